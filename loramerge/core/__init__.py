@@ -1,0 +1,1 @@
+"""What an adapter is: updates, names, catalogs, provenance."""

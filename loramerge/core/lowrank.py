@@ -1,0 +1,113 @@
+"""The one numeric type: a low-rank update kept as its factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from loramerge.errors import ShapeMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, device, dtype
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """ΔW = scale · b @ (mid @) a, the update one LoRA module adds to one weight.
+
+    Shapes: b (out, r), a (r, in), mid (r, r') with a (r', in) where there is one (a Tucker core, a
+    diagonal, a learnt r×r matrix). `bias` (out,) is LoRA's own bias update, also times `scale`.
+    `scale` is alpha/r (or alpha/√r), kept apart from the factors so that reading and writing an
+    adapter gives back the same bytes. Convolutions are flattened: in = in_channels · kernel.
+
+    The factors are not unique: (b g, g⁻¹ a) is the same update for any invertible g. Code that
+    depends on ΔW alone is called gauge-invariant; code that does not must say so.
+
+    Only exact algebra lives here; anything that approximates is in `loramerge.linalg`.
+    """
+
+    b: Tensor
+    a: Tensor
+    scale: float = 1.0
+    mid: Tensor | None = None
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        inner = self.a.shape[0] if self.mid is None else self.mid.shape[0]
+        if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != inner:
+            raise ShapeMismatch(f"Factors {tuple(self.b.shape)} and {tuple(self.a.shape)} do not multiply.")
+
+    @property
+    def rank(self) -> int:
+        """The number of rank-one units the factors hold (an upper bound of the update's rank)."""
+        return int(self.b.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the update."""
+        return int(self.b.shape[0]), int(self.a.shape[1])
+
+    def to(self, *, dtype: dtype | None = None, device: device | str | None = None) -> LowRank:
+        """The same update with factors of another dtype or on another device."""
+
+        def move(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.to(dtype=dtype, device=device)
+
+        return replace(
+            self,
+            b=self.b.to(dtype=dtype, device=device),
+            a=self.a.to(dtype=dtype, device=device),
+            mid=move(self.mid),
+            bias=move(self.bias),
+        )
+
+    def times(self, factor: float) -> LowRank:
+        """factor · ΔW (and its bias), exactly: the factor joins the scale."""
+        return replace(self, scale=self.scale * factor)
+
+    def plain(self) -> LowRank:
+        """The same update without a middle factor (multiplied into the smaller side's factor)."""
+        if self.mid is None:
+            return self
+        if self.mid.shape[0] <= self.mid.shape[1]:
+            return replace(self, a=self.mid @ self.a, mid=None)
+        return replace(self, b=self.b @ self.mid, mid=None)
+
+    def folded(self) -> LowRank:
+        """The same update with scale 1: √|scale| in both halves, the sign in b."""
+        if self.scale == 1.0 and self.mid is None:
+            return self
+        flat = self.plain()
+        root = abs(flat.scale) ** 0.5
+        sign = -1.0 if flat.scale < 0 else 1.0
+        return LowRank(
+            b=flat.b * (root * sign),
+            a=flat.a * root,
+            bias=None if flat.bias is None else flat.bias * flat.scale,
+        )
+
+    def dense(self) -> Tensor:
+        """ΔW as an (out, in) matrix. O(out · in) memory: for references and small modules only."""
+        flat = self.plain()
+        return (flat.b @ flat.a) * flat.scale
+
+
+def cat(deltas: Sequence[LowRank]) -> LowRank:
+    """Σ ΔWᵢ with all units of all updates side by side: exact, rank Σ rᵢ, no arithmetic but folding.
+
+    Biases are added. Raises ShapeMismatch where the updates have different (out, in).
+    """
+    import torch
+
+    shapes = {delta.shape for delta in deltas}
+    if len(shapes) != 1:
+        raise ShapeMismatch(f"Updates of shapes {' and '.join(map(str, sorted(shapes)))} cannot be added.")
+    parts = [delta.folded() for delta in deltas]
+    biases = [part.bias for part in parts if part.bias is not None]
+    return LowRank(
+        b=torch.cat([part.b for part in parts], dim=1),
+        a=torch.cat([part.a for part in parts], dim=0),
+        bias=torch.stack(biases).sum(0) if biases else None,
+    )

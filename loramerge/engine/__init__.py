@@ -1,0 +1,1 @@
+"""Plans from headers, runs one job per module over an ordered executor."""

@@ -1,0 +1,1 @@
+"""The model Hub: the only package that touches the network."""

@@ -1,0 +1,1 @@
+"""A small Hub for loopback or a LAN, speaking the protocol that Hub clients speak."""

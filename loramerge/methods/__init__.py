@@ -1,0 +1,1 @@
+"""Pure functions of updates, one file per method."""

@@ -1,0 +1,1 @@
+"""Merge methods, one per file; the file name is the method name."""

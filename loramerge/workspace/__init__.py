@@ -1,0 +1,1 @@
+"""A folder with a lock: sources, results, references."""

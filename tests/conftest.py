@@ -1,0 +1,31 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# Read by huggingface_hub when it is imported, so they are set before anything can import it. Nothing a
+# test does may touch the user's own cache or token.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="loramerge-test-hf-")
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_UPDATE_CHECK"] = "1"
+for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+    os.environ.pop(name, None)
+# One thread: the machine is shared, and numbers repeat.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real adapters, bases and tasks; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("LORAMERGE_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real adapters at {folder}: set LORAMERGE_SHARED")
+    return folder
