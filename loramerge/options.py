@@ -27,11 +27,12 @@ def pairs(items: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
+        key = key.strip()
         if not equals or not key:
             raise BadOption(f"{item!r} is not KEY=VALUE.", hint="-O k=8")
         if key in found:
             raise BadOption(f"Option {key!r} is given twice.")
-        found[key.strip().replace("-", "_")] = value
+        found[key] = value
     return found
 
 
@@ -39,11 +40,14 @@ def parse(kind: type[O], values: Mapping[str, Any]) -> O:
     """An option dataclass from texts or plain values; raises BadOption with near names."""
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for key in values:
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    if len(given) < len(values):
+        raise BadOption("An option is given twice, once with - and once with _.", where=", ".join(map(str, values)))
+    for key in given:
         if key not in names:
             close = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
             raise BadOption(f"There is no option {key!r}.", hint=", ".join(close or names) or "no -O at all")
-    return kind(**{key: convert(value, hints[key], key) for key, value in values.items()})
+    return kind(**{key: convert(value, hints[key], key) for key, value in given.items()})
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -51,18 +55,17 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     if get_origin(hint) in (typing.Union, types.UnionType):
         return _union(value, get_args(hint), name)
     if get_origin(hint) is Literal:
-        if value in get_args(hint):
-            return value
-        raise BadOption(f"{name} is {value!r}.", hint=", ".join(map(str, get_args(hint))))
+        return _literal(value, get_args(hint), name)
     if get_origin(hint) in (tuple, dict) or hint in (tuple, dict):
         return value
     if hint is bool:
         return _bool(value, name)
     try:
-        if hint is int and isinstance(value, float) and not value.is_integer():
+        # What would convert, but was never meant so: true as 1, a list as its text, 8.5 as 8.
+        if isinstance(value, bool | list | dict) or (hint is int and isinstance(value, float) and value % 1):
             raise ValueError
         return hint(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadOption(f"{name} is {value!r}, which is not {hint.__name__}.") from None
 
 
@@ -78,6 +81,14 @@ def _union(value: Any, members: tuple[Any, ...], name: str) -> Any:
                 last = error
     assert last is not None
     raise last
+
+
+def _literal(value: Any, choices: tuple[Any, ...], name: str) -> Any:
+    # Compared as texts: 2 stands for "2", which YAML reads as a number.
+    for choice in choices:
+        if str(choice) == str(value):
+            return choice
+    raise BadOption(f"{name} is {value!r}.", hint=", ".join(map(str, choices)))
 
 
 def _bool(value: Any, name: str) -> bool:
@@ -96,7 +107,7 @@ def size(text: str) -> int:
         amount = float(digits) * _UNITS[unit]
     except (ValueError, KeyError):
         raise BadOption(f"{text!r} is not a size.", hint="512MB, 4GB, 1.5GiB") from None
-    if not 0 < amount < 2**63:
+    if not 1 <= amount < 2**63:
         raise BadOption(f"{text!r} is not a possible size.", hint="512MB, 4GB, 1.5GiB")
     return int(amount)
 

@@ -29,3 +29,14 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real adapters at {folder}: set LORAMERGE_SHARED")
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub of our own on loopback, empty and with the user "me"; skipped without the extra."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    from loramerge.hub.server.serve import running
+
+    with running(tmp_path / "hub-root") as server:
+        yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from loramerge.errors import ShapeMismatch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device, dtype
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
     """ΔW = scale · b @ (mid @) a, the update one LoRA module adds to one weight.
 
@@ -35,9 +36,12 @@ class LowRank:
     bias: Tensor | None = None
 
     def __post_init__(self) -> None:
-        inner = self.a.shape[0] if self.mid is None else self.mid.shape[0]
-        if self.b.ndim != 2 or self.a.ndim != 2 or self.b.shape[1] != inner:
-            raise ShapeMismatch(f"Factors {tuple(self.b.shape)} and {tuple(self.a.shape)} do not multiply.")
+        chain = [part for part in (self.b, self.mid, self.a) if part is not None]
+        if any(part.ndim != 2 for part in chain) or any(x.shape[1] != y.shape[0] for x, y in pairwise(chain)):
+            shapes = " and ".join(str(tuple(part.shape)) for part in chain)
+            raise ShapeMismatch(f"Factors {shapes} do not multiply.")
+        if self.bias is not None and self.bias.shape != self.b.shape[:1]:
+            raise ShapeMismatch(f"A bias {tuple(self.bias.shape)} does not go with a factor {tuple(self.b.shape)}.")
 
     @property
     def rank(self) -> int:
@@ -68,7 +72,7 @@ class LowRank:
         return replace(self, scale=self.scale * factor)
 
     def plain(self) -> LowRank:
-        """The same update without a middle factor (multiplied into the smaller side's factor)."""
+        """The same update without a middle factor: multiplied into the side that leaves the smaller rank."""
         if self.mid is None:
             return self
         if self.mid.shape[0] <= self.mid.shape[1]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loramerge.errors import NotFound, UnknownFormat
+from loramerge.formats._tensors import read_header
 from loramerge.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,6 +52,48 @@ class Format:
     sniff: Callable[[Path], bool]
     read: Callable[..., Adapter]
     write: Callable[[Path, Outline, Iterable[tuple[str, LowRank]]], list[str]] | None = None
+
+
+def open_adapter(path: Path | str, name: str | None = None, *, allow_pickle: bool = False) -> Adapter:
+    """The adapter in a folder or file, read by the first format that knows it.
+
+    Raises NotFound where there is nothing, UnknownFormat where nobody knows it, and what the format's
+    reader raises.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise NotFound(f"There is nothing at {path}.", hint="USER/ADAPTER, without ./, names an adapter on the Hub")
+    for candidate in FORMATS.names():
+        if FORMATS[candidate].sniff(path):
+            return FORMATS[candidate].read(path, name=name, allow_pickle=allow_pickle)
+    raise UnknownFormat(
+        f"No format is known that looks like this: {', '.join(_samples(path)) or 'an empty folder'}.",
+        where=str(path),
+        hint=f"formats: {', '.join(FORMATS.names())}; PEFT's is a folder with adapter_config.json beside the weights",
+    )
+
+
+def _samples(path: Path) -> list[str]:
+    """What tells a stranger's format: a folder's first files, or a weights file's first keys."""
+    if path.is_dir():
+        return sorted(item.name for item in path.iterdir())[:5]
+    return list(read_header(path).tensors)[:5] if path.suffix == ".safetensors" else [path.name]
+
+
+def outline_of(adapter: Adapter) -> Outline:
+    """What makes a copy: a format that writes this outline with `updates_of` has the same tensors, bit for bit."""
+    return Outline(
+        modules=tuple(adapter.modules.values()),
+        base=adapter.base,
+        extras=tuple((spec, partial(adapter.load_extra, spec.key)) for spec in adapter.extras.values()),
+        config=adapter.config,
+        verbatim=True,
+    )
+
+
+def updates_of(adapter: Adapter) -> Iterator[tuple[str, LowRank]]:
+    """All updates of an adapter, in its order, each read when its turn comes."""
+    return ((name, adapter.load(name)) for name in adapter.modules)
 
 
 FORMATS: Registry[Format] = Registry("loramerge.formats", "FORMAT", "format")

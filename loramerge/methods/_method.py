@@ -47,6 +47,11 @@ class Method:
       "own" means that the method decides its rank and `--rank` does not apply.
     - `weights`: what each update counts for when nobody says: "mean" 1/n, "sum" 1.
     - `on`: the grain the engine feeds it (see docs/architecture.md).
+    - `bound(options, ranks)`: the most units an "own" method returns for a module whose updates have
+      these ranks (the planner knows no tensor); without it, the sum of the ranks.
+    - `check(options, ranks)`: raises BadOption where the options cannot serve any module; gets the
+      ranks of all modules.
+    - `label(options)`: what distinguishes a result in its default folder name ("8" of `lego-8`).
     - `breaks`: law → why it does not hold.
     """
 
@@ -57,6 +62,10 @@ class Method:
     weights: Literal["mean", "sum"] = "mean"
     on: Literal["coefficients", "factors", "entries", "stream"] = "factors"
     needs: tuple[str, ...] = ()
+    bound: Callable[[Any, Sequence[int]], int] | None = None
+    check: Callable[[Any, Sequence[Sequence[int]]], None] | None = None
+    label: Callable[[Any], str] | None = None
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     breaks: Mapping[str, str] = field(default_factory=dict)
     gauge_invariant: bool = True
 

@@ -1,0 +1,5 @@
+"""`python -m loramerge`."""
+
+from loramerge.cli.main import main
+
+main()

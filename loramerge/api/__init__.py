@@ -1,0 +1,68 @@
+"""What the commands call and Python users import; the same names as the commands.
+
+from loramerge import api
+
+session = api.Session(Path("work"))
+api.pull(session, ["acme/math-lora", "./my-own-lora"])
+merged = api.lego(session, [], k=8)
+api.push(session, merged.name, "me/merged")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loramerge.api.lineage import log as log
+    from loramerge.api.lineage import rebuild as rebuild
+    from loramerge.api.look import inspect as inspect
+    from loramerge.api.look import show as show
+    from loramerge.api.making import Merged as Merged
+    from loramerge.api.making import lego as lego
+    from loramerge.api.making import make as make
+    from loramerge.api.making import merge as merge
+    from loramerge.api.making import planned as planned
+    from loramerge.api.making import recipe_of as recipe_of
+    from loramerge.api.opening import open_ref as open_ref
+    from loramerge.api.publish import push as push
+    from loramerge.api.session import Session as Session
+    from loramerge.api.sources import listing as listing
+    from loramerge.api.sources import pull as pull
+    from loramerge.api.sources import remove as remove
+    from loramerge.api.sources import search as search
+    from loramerge.api.sources import verify as verify
+    from loramerge.api.units import assemble as assemble
+    from loramerge.api.units import decompose as decompose
+
+_WHERE = {
+    "Merged": "making",
+    "Session": "session",
+    "assemble": "units",
+    "decompose": "units",
+    "inspect": "look",
+    "lego": "making",
+    "listing": "sources",
+    "log": "lineage",
+    "make": "making",
+    "merge": "making",
+    "open_ref": "opening",
+    "planned": "making",
+    "pull": "sources",
+    "push": "publish",
+    "rebuild": "lineage",
+    "recipe_of": "making",
+    "remove": "sources",
+    "search": "sources",
+    "show": "look",
+    "verify": "sources",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that a command pays only for what it does.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"loramerge.api.{_WHERE[name]}"), name)

@@ -1,0 +1,149 @@
+"""What a result was made of, and making it again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loramerge import recipe as recipes
+from loramerge.api import making, result
+from loramerge.api.opening import open_ref
+from loramerge.core.provenance import Parent, changed, digest, sha256_file
+from loramerge.errors import BadConfig, IntegrityError, LoramergeError
+from loramerge.workspace.results import read_record
+
+if TYPE_CHECKING:
+    from loramerge.api.session import Session
+    from loramerge.recipe import Recipe
+
+_COMPARED = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A result, or one of its parents, with what that was made of in turn."""
+
+    label: str
+    facts: dict[str, Any]
+    parents: list[Tree] = field(default_factory=list)
+
+    def lines(self, indent: str = "") -> Iterator[str]:
+        """The tree as text, one adapter a line."""
+        yield self.label
+        for number, parent in enumerate(self.parents, 1):
+            last = number == len(self.parents)
+            first, *rest = parent.lines()
+            yield f"{indent}{'└─' if last else '├─'} {first}"
+            yield from (f"{indent}{'  ' if last else '│ '} {line}" for line in rest)
+
+    def plain(self) -> dict[str, Any]:
+        """The tree as plain values."""
+        return {**self.facts, "parents": [parent.plain() for parent in self.parents]}
+
+
+def log(session: Session, ref: str) -> Tree:
+    """The lineage tree of a result, as deep as records are at hand (parents that are here or in the cache).
+
+    Asks the Hub only where `ref` itself is there. Raises BadConfig where `ref` has no record.
+    """
+    opened = open_ref(session, ref)
+    read_record(opened.folder)
+    return _tree(session, opened.folder, opened.adapter.name, {}, depth=0)
+
+
+def rebuild(session: Session, ref: str) -> list[dict[str, Any]]:
+    """Run a result's recorded recipe again from its pinned parents, and compare weights and config.
+
+    Parents from a Hub are pulled at their commit, local ones are taken from their path; all are
+    hashed against the record. Raises IntegrityError where the bytes differ, and what `make` raises.
+    """
+    opened = open_ref(session, ref)
+    record = read_record(opened.folder)
+    recipe = _pinned_recipe(record.recipe, record.lineage.parents, str(opened.folder))
+    with tempfile.TemporaryDirectory(prefix="loramerge-rebuild-") as scratch:
+        work = making.prepare(session, recipe)
+        work = replace(work, opened=[_held(one, p) for one, p in zip(work.opened, record.lineage.parents, strict=True)])
+        target = Path(scratch) / opened.folder.name
+        result.write(session, work, target)
+        rows = [_compared(opened.folder, target, name) for name in _COMPARED]
+    wrong = [row["file"] for row in rows if not row["same"]]
+    if wrong:
+        now, then = result.versions(), dict(record.lineage.versions)
+        other = [f"{name} {then[name]} then, {now[name]} now" for name in then if then[name] != now.get(name)]
+        raise IntegrityError(
+            f"The rebuilt {' and '.join(wrong)} differ from the recorded result.",
+            where=str(opened.folder),
+            hint="; ".join(other) or "the result was changed after it was made",
+        )
+    return rows
+
+
+def _tree(session: Session, folder: Path | None, label: str, facts: dict[str, Any], depth: int) -> Tree:
+    try:
+        record = read_record(folder) if folder and depth < 50 else None
+    except BadConfig:
+        record = None
+    if record is None:
+        return Tree(label, facts)
+    lineage = record.lineage
+    said = ", ".join(f"{key}={value}" for key, value in lineage.options.items())
+    made = f"{label} = {lineage.method}({said})"
+    found = {**facts, "method": lineage.method, "options": dict(lineage.options), "rank": lineage.rank}
+    found |= {"seed": lineage.seed, "base": lineage.base, "versions": dict(lineage.versions)}
+    return Tree(made, found, [_parent(session, parent, depth + 1) for parent in lineage.parents])
+
+
+def _parent(session: Session, parent: Parent, depth: int) -> Tree:
+    where = f"{parent.repo}@{(parent.commit or '')[:12]}" if parent.repo else parent.path or "?"
+    where += f":{parent.subfolder}" if parent.subfolder else ""
+    label = f"{parent.weight:g} × {parent.name} ({where}, sha256 {digest(parent.files)[:12]})"
+    facts = {"name": parent.name, "weight": parent.weight, "repo": parent.repo, "commit": parent.commit}
+    facts |= {"path": parent.path, "files": {pin.path: pin.sha256 for pin in parent.files}, "licence": parent.licence}
+    return _tree(session, _at_hand(session, parent), label, facts, depth)
+
+
+def _at_hand(session: Session, parent: Parent) -> Path | None:
+    """A parent's folder where it is on this machine already."""
+    if parent.path:
+        return session.workspace.root / parent.path
+    from loramerge.hub import cache
+
+    assert parent.repo is not None
+    return cache.find(session.hub, parent.repo, parent.commit or "", parent.subfolder, [p.path for p in parent.files])
+
+
+def _pinned_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
+    """The recorded recipe with each adapter named by its pin and given the weight it had."""
+    recipe = recipes.from_mapping(dict(recorded), where)
+    if len(recipe.adapters) != len(parents):
+        raise BadConfig("The record's recipe and its lineage list different adapters.", where=where)
+    items = [recipes.Ingredient(_ref(parent), parent.weight, parent.name) for parent in parents]
+    pickles = any(pinned.path.endswith(".bin") for parent in parents for pinned in parent.files)
+    return replace(recipe, adapters=tuple(items), normalize=False, allow_pickle=pickles)
+
+
+def _ref(parent: Parent) -> str:
+    if parent.repo:
+        return f"{parent.repo}@{parent.commit}" + (f":{parent.subfolder}" if parent.subfolder else "")
+    path = parent.path or ""
+    return path if path.startswith(("/", "../", "./")) else f"./{path}"
+
+
+def _held(opened: Any, parent: Parent) -> Any:
+    """An open adapter held to what the lineage says of its bytes."""
+    if differences := changed(opened.folder, parent.files):
+        raise IntegrityError(
+            f"The parent {parent.name!r} is not what it was: {'; '.join(differences)}.", where=str(opened.folder)
+        )
+    return opened
+
+
+def _compared(recorded: Path, rebuilt: Path, name: str) -> dict[str, Any]:
+    if not (recorded / name).is_file():
+        raise LoramergeError(f"The result has no {name} to compare with.", where=str(recorded))
+    hashes = sha256_file(recorded / name), sha256_file(rebuilt / name)
+    size = (rebuilt / name).stat().st_size
+    return {"file": name, "same": hashes[0] == hashes[1], "size": size, "sha256": hashes[1]}

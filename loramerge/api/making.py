@@ -1,0 +1,229 @@
+"""Merges: from a recipe to a result folder, recorded in the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loramerge.api import opening, summary, weights
+from loramerge.core.catalog import canonical_base, same_base
+from loramerge.engine.plan import Plan, Request, resolve_device
+from loramerge.engine.plan import plan as make_plan
+from loramerge.errors import BadOption, BaseMismatch, OutputExists
+from loramerge.linalg import ranks
+from loramerge.methods._method import MERGE
+from loramerge.recipe import Ingredient, Recipe
+from loramerge.registry import near
+
+if TYPE_CHECKING:
+    from loramerge.api.opening import Opened
+    from loramerge.api.session import Session
+    from loramerge.core.adapter import Adapter
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A result: its name in the workspace, its folder, and what is to be said about it."""
+
+    name: str
+    path: Path
+    report: Mapping[str, Any]
+    """`overall`, `families` (rows), `modules` (by name) and `notes`."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The result in short, for a line or an object."""
+        return {"name": self.name, "path": str(self.path), **self.report["overall"]}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a merge would do, from headers alone: nothing was read but those."""
+
+    plan: Plan
+    adapters: Sequence[Adapter]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The plan in short."""
+        return summary.plan_facts(self.plan, self.adapters)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per family of modules."""
+        return summary.plan_rows(self.plan, self.adapters)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a merge needs, decided before the first tensor is read."""
+
+    recipe: Recipe
+    opened: Sequence[Opened]
+    weights: tuple[float, ...]
+    base: str | None
+    plan: Plan
+    notes: tuple[str, ...] = ()
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The open adapters, in the recipe's order."""
+        return [one.adapter for one in self.opened]
+
+
+def recipe_of(
+    session: Session,
+    refs: Sequence[str] = (),
+    *,
+    method: str = "linear",
+    options: Mapping[str, Any] | None = None,
+    rank: str | int | None = None,
+    weights: Sequence[str | float] = (),
+    weighting: str | None = None,
+    k_for: Sequence[str] = (),
+    preset: str | None = None,
+    **rest: Any,
+) -> Recipe:
+    """The recipe that a call amounts to. Without `refs`: all sources of the workspace.
+
+    `weights` are numbers in order or `NAME=W` texts, `weighting` is mean, sqrt or sum; `k_for` are
+    `PATTERN=K` texts; `rest` are other fields of `Recipe`. Raises BadOption and UnknownName.
+    """
+    found = MERGE[method]
+    if rank is not None and found.rank == "own":
+        raise BadOption(f"{method} decides its rank itself, so --rank does not apply.", hint="--method linear")
+    names = list(refs) or [entry.name for entry in session.workspace.sources()]
+    given = _given([str(weight) for weight in weights], names)
+    return Recipe(
+        adapters=tuple(Ingredient(name, weight) for name, weight in zip(names, given, strict=True)),
+        method=method,
+        options={**_preset(method, preset), **(options or {})},
+        modules={pattern: {"k": k} for pattern, k in map(_k_for, k_for)},
+        rank="max" if rank is None else str(rank),
+        weights=weighting,
+        **rest,
+    )
+
+
+def merge(
+    session: Session, refs: Sequence[str] = (), *, out: Path | None = None, force: bool = False, **what: Any
+) -> Merged:
+    """Merge adapters; `what` is as for `recipe_of`. Returns the recorded result; raises as `make` does."""
+    return make(session, recipe_of(session, refs, **what), out=out, force=force)
+
+
+def lego(
+    session: Session, refs: Sequence[str] = (), *, k: int, options: Mapping[str, Any] | None = None, **what: Any
+) -> Merged:
+    """LoRA-LEGO: `merge` with method "lego" and `k` units per module."""
+    return merge(session, refs, method="lego", options={"k": k, **(options or {})}, **what)
+
+
+def planned(session: Session, recipe: Recipe) -> Planned:
+    """What `make` would do. Reads headers only and imports no torch; raises what a bad merge would raise."""
+    work = prepare(session, recipe)
+    return Planned(work.plan, work.adapters)
+
+
+def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bool = False) -> Merged:
+    """Run a recipe into a folder (default `./<method>-<k or rank>`) that appears only when it is whole.
+
+    Raises OutputExists before any work where the folder is there and `force` is not given, what the
+    readers and the planner raise, and leaves nothing behind then.
+    """
+    from loramerge.api import result
+
+    work = prepare(session, recipe)
+    target = session.workspace.root / (out.expanduser() if out else _default_name(work))
+    if target.exists() and not force:
+        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
+    report = result.write(session, work, target, force=force)
+    name = result.record(session, target)
+    return Merged(name, target, report)
+
+
+def prepare(session: Session, recipe: Recipe) -> Prepared:
+    """Open the adapters, check that they go together, and plan. Reads headers only."""
+    method = MERGE[recipe.method]
+    opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle)
+    adapters = [one.adapter for one in opened]
+    base, notes = _common_base(adapters, recipe)
+    numbers = weights.resolve(
+        [item.weight for item in recipe.adapters], recipe.weights or method.weights, normalize=recipe.normalize
+    )
+    request = Request(
+        method=recipe.method,
+        options=recipe.options,
+        weights=numbers,
+        rank=ranks.parse(recipe.rank),
+        overrides=recipe.modules,
+        seed=recipe.seed,
+        scale=recipe.scale,
+        dtype=recipe.dtype,
+        dora=recipe.dora,
+    )
+    plan = make_plan(
+        adapters,
+        request,
+        method,
+        executor=session.executor,
+        workers=session.workers,
+        device=resolve_device(session.device),
+        max_memory=session.max_memory,
+    )
+    return Prepared(recipe, opened, numbers, base, plan, notes)
+
+
+def _given(texts: Sequence[str], refs: Sequence[str]) -> list[float | None]:
+    """Weights by the names the adapters will have: the last part of each reference, or the whole of it."""
+    names = [opening.short_name(ref) for ref in refs]
+    if any("=" in text for text in texts):
+        whole = dict(zip(refs, names, strict=True))
+        texts = ["=".join([whole.get(name, name), value]) for name, _, value in (t.rpartition("=") for t in texts)]
+    return weights.given(texts, names)
+
+
+def _preset(method: str, preset: str | None) -> Mapping[str, Any]:
+    if preset is None:
+        return {}
+    presets = MERGE[method].presets
+    if preset not in presets:
+        close = ", ".join(near(preset, presets) or presets)
+        raise BadOption(f"{method} has no preset {preset!r}.", hint=close or "none at all")
+    return presets[preset]
+
+
+def _k_for(text: str) -> tuple[str, str]:
+    pattern, equals, k = text.rpartition("=")
+    if not equals or not pattern:
+        raise BadOption(f"{text!r} is not PATTERN=K.", hint="--k-for '*.mlp.*=4'")
+    return pattern, k
+
+
+def _common_base(adapters: Sequence[Adapter], recipe: Recipe) -> tuple[str | None, tuple[str, ...]]:
+    """The one base of all adapters, as the first of them names it. Raises BaseMismatch."""
+    named = [adapter for adapter in adapters if adapter.base]
+    first = named[0].base if named else None
+    other = next((a for a in named if not same_base(a.base, first, recipe.aliases)), None)
+    unnamed = [adapter.name for adapter in adapters if not adapter.base]
+    notes = [f"{', '.join(unnamed)}: no base model named, taken for the others'"] if unnamed and named else []
+    if recipe.base:
+        return recipe.base, tuple(notes)
+    if other and not recipe.allow_base_mismatch:
+        raise BaseMismatch(
+            f"These adapters were made for different base models: {first} and {other.base}.",
+            where=f"{named[0].name}, {other.name}",
+            hint="--base NAME=PATH if they are one model, --allow-base-mismatch if you know better",
+        )
+    if other:
+        notes.append(f"base models differ ({first}, {other.base}); merged all the same")
+    same = {adapter.base for adapter in named} == {first}
+    return (first if same or other else canonical_base(first, recipe.aliases)), tuple(notes)
+
+
+def _default_name(work: Prepared) -> str:
+    method = MERGE[work.recipe.method]
+    label = method.label(work.plan.jobs[0].options) if method.label else str(work.plan.rank)
+    return f"{work.recipe.method}-{label}"

@@ -1,0 +1,136 @@
+"""From references to open adapters, each with the pin that a lineage records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loramerge.core.provenance import FilePin, Parent, changed, pin
+from loramerge.errors import IntegrityError, UsageError
+from loramerge.formats._format import open_adapter
+from loramerge.hub.licence import declared
+from loramerge.workspace.lock import Entry
+from loramerge.workspace.references import resolve
+
+if TYPE_CHECKING:
+    from loramerge.api.session import Session
+    from loramerge.core.adapter import Adapter
+    from loramerge.hub.reference import HubRef
+    from loramerge.recipe import Ingredient
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open adapter, where its files are, and what is known of where they came from.
+
+    `pins` are hashes promised beforehand (by the lock or the Hub); a path has none.
+    """
+
+    adapter: Adapter
+    folder: Path
+    origin: Parent
+    pins: tuple[FilePin, ...] = ()
+
+    def parent(self, weight: float) -> Parent:
+        """The lineage's record: every file hashed now. Raises IntegrityError where a pin is broken."""
+        if differences := changed(self.folder, self.pins):
+            raise IntegrityError(
+                f"{self.adapter.name!r} is not what was pinned: {'; '.join(differences)}.",
+                where=str(self.folder),
+                hint="loramerge pull restores what the lock pins; loramerge pull ./PATH pins it as it is",
+            )
+        files = self.pins or pin(self.folder, self.adapter.files)
+        return replace(self.origin, weight=weight, files=files, licence=declared(self.folder))
+
+
+def short_name(ref: str) -> str:
+    """The name an adapter gets from its reference when nobody names it: its last part."""
+    last = ref.rstrip("/").rpartition("/")[2]
+    folder = ref.rpartition(":")[2] if ":" in last else ""
+    return folder.rpartition("/")[2] or last.partition("@")[0] or ref
+
+
+def open_ref(session: Session, ref: str, *, name: str | None = None, allow_pickle: bool = False) -> Opened:
+    """Open one reference: a path, a name of the workspace, or a Hub repo (pulled into the cache).
+
+    Raises what the readers, the Hub and `resolve` raise.
+    """
+    found = resolve(ref, session.workspace)
+    if isinstance(found, Path):
+        return _from_path(session, found, name, allow_pickle)
+    if isinstance(found, Entry):
+        return _from_entry(session, found, name, allow_pickle)
+    pinned = _pinned(session, found)
+    return _from_entry(session, pinned, name, allow_pickle) if pinned else _from_hub(session, found, name, allow_pickle)
+
+
+def open_all(session: Session, items: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Opened]:
+    """Open all adapters of a recipe, in its order. Raises UsageError where there are none, or one twice."""
+    if not items:
+        raise UsageError(
+            "There are no adapters to work on.",
+            where=str(session.workspace.root),
+            hint="loramerge pull USER/ADAPTER, or name some",
+        )
+    opened = [open_ref(session, item.ref, name=item.name, allow_pickle=allow_pickle) for item in items]
+    return _distinct(opened)
+
+
+def _distinct(opened: Sequence[Opened]) -> list[Opened]:
+    """The same with different names: heads and weights are told apart by them."""
+    seen: dict[str, int] = {}
+    made = []
+    for one in opened:
+        count = seen[one.adapter.name] = seen.get(one.adapter.name, 0) + 1
+        name = one.adapter.name if count == 1 else f"{one.adapter.name}-{count}"
+        made.append(replace(one, adapter=replace(one.adapter, name=name), origin=replace(one.origin, name=name)))
+    return made
+
+
+def _pinned(session: Session, ref: HubRef) -> Entry | None:
+    """What the lock pins for a reference to the Hub, so that the same reference means the same bytes."""
+    wanted = (ref.repo, ref.subfolder, ref.revision or "")
+    entries = session.workspace.entries()
+    return next((e for e in entries if e.repo and wanted == (e.repo, e.subfolder, e.revision)), None)
+
+
+def _from_path(session: Session, path: Path, name: str | None, allow_pickle: bool) -> Opened:
+    adapter = open_adapter(path, name=name, allow_pickle=allow_pickle)
+    folder = adapter.path or path
+    origin = Parent(adapter.name, 1.0, path=session.workspace.relative(folder), base=adapter.base)
+    return Opened(adapter, folder if folder.is_dir() else folder.parent, origin)
+
+
+def _from_entry(session: Session, entry: Entry, name: str | None, allow_pickle: bool) -> Opened:
+    path = session.workspace.path_of(entry, session.hub)
+    adapter = open_adapter(path, name=name or entry.name, allow_pickle=allow_pickle or entry.pickle)
+    origin = Parent(
+        adapter.name,
+        1.0,
+        repo=entry.repo or None,
+        revision=entry.revision or None,
+        commit=entry.commit or None,
+        subfolder=entry.subfolder,
+        path=entry.path or None,
+        base=adapter.base,
+    )
+    return Opened(adapter, path if path.is_dir() else path.parent, origin, entry.files)
+
+
+def _from_hub(session: Session, ref: HubRef, name: str | None, allow_pickle: bool) -> Opened:
+    from loramerge.api.sources import fetch
+
+    remote, folder, pins = fetch(session, ref, allow_pickle=allow_pickle)
+    adapter = open_adapter(folder, name=name or ref.name, allow_pickle=allow_pickle)
+    origin = Parent(
+        adapter.name,
+        1.0,
+        repo=remote.repo,
+        revision=ref.revision,
+        commit=remote.commit,
+        subfolder=ref.subfolder,
+        base=adapter.base,
+    )
+    return Opened(adapter, folder, origin, pins)

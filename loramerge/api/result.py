@@ -1,0 +1,156 @@
+"""Writing a result: the adapter, heads kept apart, the record, the card; then the lock's entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loramerge import __version__
+from loramerge.api import summary
+from loramerge.core.provenance import Lineage, pin
+from loramerge.formats._format import FORMATS, Outline, open_adapter
+from loramerge.options import dump
+from loramerge.recipe import to_mapping
+from loramerge.workspace.carried import carry_tokenizer
+from loramerge.workspace.lock import Entry, is_name
+from loramerge.workspace.results import Record, new_folder, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loramerge.api.making import Prepared
+    from loramerge.api.session import Session
+    from loramerge.core.adapter import Adapter
+    from loramerge.core.lowrank import LowRank
+    from loramerge.engine.extras import Extras
+
+_CARRIED = ("task_type", "fan_in_fan_out", "auto_mapping", "layer_replication")
+"""Fields of the parents' configs that a result keeps where all parents agree."""
+
+
+def write(session: Session, work: Prepared, target: Path, *, force: bool = False) -> dict[str, Any]:
+    """Run the plan into `target`, which appears when everything in it is written. Returns the report."""
+    from loramerge.engine.executors import one_thread
+    from loramerge.engine.extras import merge_extras
+    from loramerge.hub.card import card
+
+    parents = tuple(one.parent(weight) for one, weight in zip(work.opened, work.weights, strict=True))
+    lineage = lineage_of(work, parents)
+    with new_folder(target, force) as folder:
+        with one_thread():
+            extras = merge_extras(work.adapters, work.weights, work.recipe.extras)
+            modules: dict[str, Any] = {}
+            outline = outline_of(work, extras)
+            _write_adapter(folder, outline, _updates(session, work, modules))
+            _write_heads(folder, extras)
+        notes = carry_tokenizer([one.folder for one in work.opened], folder)
+        report = summary.report(modules, work.base, [*work.notes, *extras.notes, *notes])
+        write_record(folder, Record("adapter", lineage, to_mapping(work.recipe), report))
+        text = card(target.name, lineage, report["families"], report["notes"])
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        _check(folder, outline)
+    return report
+
+
+def record(session: Session, target: Path) -> str:
+    """Put a result into the lock under its folder's name; returns the name."""
+    adapter = open_adapter(target)
+    entry = Entry(
+        name=target.name if is_name(target.name) else adapter.name,
+        role="result",
+        files=pin(target, contents(target)),
+        path=session.workspace.relative(target),
+        format=adapter.format,
+        base=adapter.base or "",
+        rank=adapter.rank,
+        modules=len(adapter.modules),
+        size=adapter.nbytes,
+    )
+    return session.workspace.add(entry, replace_other=True).name
+
+
+def contents(folder: Path) -> list[str]:
+    """All files of a result, relative to its folder."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def versions() -> dict[str, str]:
+    """What a result's numbers can depend on."""
+    names = ("torch", "numpy", "scikit-learn", "safetensors")
+    return {"loramerge": __version__, **{name: metadata.version(name) for name in names}}
+
+
+def lineage_of(work: Prepared, parents: tuple[Any, ...]) -> Lineage:
+    """The record of a merge: what went in, and all options as they were used."""
+    return Lineage(
+        method=work.recipe.method,
+        options=dump(work.plan.jobs[0].options) | dict(work.recipe.options),
+        parents=parents,
+        rank=work.recipe.rank,
+        weights=work.recipe.weights,
+        seed=work.recipe.seed,
+        base=work.base,
+        versions=versions(),
+    )
+
+
+def outline_of(work: Prepared, extras: Extras) -> Outline:
+    """What is going to be written, known from headers."""
+    return Outline(
+        modules=[job.spec for job in work.plan.jobs],
+        base=work.base,
+        extras=extras.kept,
+        config=_config(work.adapters, extras),
+        pad_rank=work.plan.rank if work.recipe.profile == "vllm" else None,
+    )
+
+
+def _config(adapters: Sequence[Adapter], extras: Extras) -> dict[str, Any]:
+    first = adapters[0].config
+    same = {
+        name: first[name]
+        for name in _CARRIED
+        if name in first and all(adapter.config.get(name) == first[name] for adapter in adapters)
+    }
+    # A task without its head: PEFT would wrap a head of its own and miss the tensors.
+    if not any(spec.kind == "saved" for spec, _ in extras.kept) and any(_has_head(a) for a in adapters):
+        same["task_type"] = None
+    return same
+
+
+def _has_head(adapter: Adapter) -> bool:
+    return any(spec.kind == "saved" for spec in adapter.extras.values())
+
+
+def _updates(session: Session, work: Prepared, modules: dict[str, Any]) -> Iterator[tuple[str, LowRank]]:
+    from loramerge.engine.run import run
+
+    total = len(work.plan.jobs)
+    for number, done in enumerate(run(work.plan, work.adapters), 1):
+        modules[done.module] = done.report
+        session.progress(work.recipe.method, number, total, "modules")
+        yield done.module, done.delta
+
+
+def _write_adapter(folder: Path, outline: Outline, updates: Iterator[tuple[str, LowRank]]) -> None:
+    write_peft = FORMATS["peft"].write
+    assert write_peft is not None
+    write_peft(folder, outline, updates)
+
+
+def _write_heads(folder: Path, extras: Extras) -> None:
+    from loramerge.formats._stream import write_stream
+
+    for name, sources in extras.heads.items():
+        (folder / "heads").mkdir(exist_ok=True)
+        bounds = {spec.key: (spec.dtype, spec.shape) for spec, _ in sources}
+        write_stream(folder / "heads" / f"{name}.safetensors", bounds, ((spec.key, load()) for spec, load in sources))
+
+
+def _check(folder: Path, outline: Outline) -> None:
+    """Read the result back: what was written must be what was planned."""
+    adapter = open_adapter(folder)
+    planned = {spec.name: spec.shape for spec in outline.modules}
+    assert {name: spec.shape for name, spec in adapter.modules.items()} == planned, "the result reads back differently"

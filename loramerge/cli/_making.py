@@ -1,0 +1,61 @@
+"""What `merge` and `lego` share: from options to one call of the library, and how its result is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loramerge import options
+from loramerge.cli._session import session
+from loramerge.errors import BadOption
+
+if TYPE_CHECKING:
+    from loramerge.api.making import Merged
+    from loramerge.api.session import Session
+    from loramerge.cli._output import Output
+    from loramerge.recipe import Recipe
+
+_RUN = ("out", "force", "plan")
+
+
+def make(refs: Sequence[str], values: dict[str, Any], *, dump: bool = False, **what: Any) -> None:
+    """Merge `refs` as the flags say; print the plan, the recipe, or the result."""
+    run = {name: values.pop(name) for name in _RUN}
+    with session() as (work, out):
+        from loramerge import api
+
+        values["aliases"] = options.pairs(values["aliases"])
+        _run(work, out, api.recipe_of(work, refs, **what, **values), run, dump=dump)
+
+
+def make_from_file(path: str, values: dict[str, Any], *, dump: bool, given: bool) -> None:
+    """Merge as a recipe says; flags that a recipe has a key for are refused beside it."""
+    run = {name: values.pop(name) for name in _RUN}
+    with session() as (work, out):
+        from loramerge import recipe
+
+        plain = {**vars(recipe.Recipe(adapters=())), "weights": (), "weighting": None, "aliases": ()}
+        if given or any(value != plain[name] for name, value in values.items()):
+            raise BadOption("The recipe says this itself.", where=path, hint=f"edit {path}")
+        _run(work, out, recipe.read(Path(path)), run, dump=dump)
+
+
+def _run(work: Session, out: Output, written: Recipe, run: Mapping[str, Any], *, dump: bool) -> None:
+    from loramerge import api, recipe
+
+    if dump:
+        out.text(recipe.dump(written).rstrip(), recipe.to_mapping(written))
+    elif run["plan"]:
+        plan = api.planned(work, written)
+        out.record(plan.facts, more=("families", plan.rows), id="rank")
+    else:
+        _tell(out, api.make(work, written, out=run["out"], force=run["force"]), written)
+
+
+def _tell(out: Output, made: Merged, written: Recipe) -> None:
+    out.talk_table(made.report["families"], title=f"{written.method} of {len(written.adapters)} adapters")
+    for note in made.report["notes"]:
+        out.note(note)
+    out.result("Merged", made.facts, id="path")
+    out.hint(f"loramerge push USER/{made.name}")

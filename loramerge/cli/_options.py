@@ -1,0 +1,67 @@
+"""Options that several commands share, and the global ones, spelled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def global_options() -> list[click.Option]:
+    """The options accepted before and after every command."""
+    return [
+        click.Option(["-C", "workspace"], metavar="DIR", help="Work in this folder."),
+        click.Option(
+            ["--format", "format_"], type=click.Choice(["auto", "human", "json"]), help="How data is printed."
+        ),
+        click.Option(["-q", "--quiet"], is_flag=True, default=None, help="One id per line, nothing else."),
+        click.Option(["--endpoint"], metavar="URL", help="The Hub to talk to."),
+        click.Option(["--offline"], is_flag=True, default=None, help="Never use the network."),
+        click.Option(["--workers"], type=click.IntRange(1), metavar="N", help="Modules worked on at once."),
+        click.Option(["--executor"], type=click.Choice(["threads", "processes"]), help="What a worker is."),
+        click.Option(["--device"], type=click.Choice(["cpu", "cuda", "auto"]), help="Where the arithmetic runs."),
+        click.Option(["--max-memory"], metavar="SIZE", help="Bytes at work at once, e.g. 2GB."),
+        click.Option(["--debug"], is_flag=True, default=None, help="Show the traceback of an error."),
+    ]
+
+
+sources = click.argument("refs", nargs=-1, metavar="[REF]...")
+ref = click.argument("ref", metavar="REF")
+allow_pickle = click.option("--allow-pickle", is_flag=True, help="Read .bin files too (weights only; never code).")
+force = click.option("--force", is_flag=True, help="Replace the output folder.")
+out = click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the result goes.")
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+
+
+def making(function: F) -> F:
+    """The options of every command that makes one adapter of several."""
+    for option in reversed(_MAKING):
+        function = option(function)
+    return function
+
+
+_MAKING = [
+    click.option("-w", "--weight", "weights", multiple=True, metavar="[NAME=]W", help="One adapter's weight."),
+    click.option("--weights", "weighting", type=click.Choice(["mean", "sqrt", "sum"]), help="1/n, 1/√n or 1 each."),
+    click.option("--normalize", is_flag=True, help="Divide the weights by their sum."),
+    click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply the result."),
+    click.option(
+        "--extras", default="auto", show_default=True, metavar="POLICY", help="auto|average|first:NAME|drop|error"
+    ),
+    click.option("--dora", type=click.Choice(["error", "factors"]), default="error", show_default=True, help="DoRA."),
+    click.option(
+        "--dtype", type=click.Choice(["F32", "F16", "BF16", "F64"], case_sensitive=False), help="Result type."
+    ),
+    click.option("--base", "aliases", multiple=True, metavar="NAME=PATH", help="Two names of one base model."),
+    click.option("--allow-base-mismatch", is_flag=True, help="Merge across base models where shapes agree."),
+    click.option("--profile", type=click.Choice(["vllm"]), help="Restrict the files to what a runtime takes."),
+    click.option("--plan", is_flag=True, help="Show modules, ranks, bytes and memory; read no tensor."),
+    allow_pickle,
+    seed,
+    out,
+    force,
+]

@@ -1,0 +1,160 @@
+"""The one place that prints: data to stdout, talk and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = Mapping[str, Any]
+
+_CONTROL = dict.fromkeys((*range(9), *range(11, 32), 127, *range(128, 160)))
+
+
+@dataclass
+class Output:
+    """How results are shown. `mode` is human, json or quiet (one id per line)."""
+
+    mode: str = "human"
+    _bars: list[Any] = field(default_factory=list)
+
+    def table(self, rows: Sequence[Row], *, id: str, title: str = "") -> None:
+        """Rows of data: a table, a JSON array, or the `id` column alone."""
+        if self.mode == "json":
+            self._json(list(rows))
+        elif self.mode == "quiet":
+            for row in rows:
+                self._line(str(row[id]))
+        else:
+            self._rich_table(rows, title, stderr=False)
+
+    def result(self, what: str, fields: Row, *, id: str) -> None:
+        """One result: a line and its fields, a JSON object, or the field `id` alone."""
+        if self.mode == "json":
+            self._json(fields)
+        elif self.mode == "quiet":
+            self._line(str(fields[id]))
+        else:
+            self._line(f"✓ {what}")
+            for key, value in fields.items():
+                if value not in (None, "", (), [], {}):
+                    self._line(f"  {key.replace('_', ' ')}: {_cell(value)}")
+
+    def record(self, facts: Row, *, more: tuple[str, Sequence[Row]], id: str) -> None:
+        """Facts about one thing and a table that belongs to them; in JSON one object."""
+        if self.mode == "json":
+            self._json({**facts, more[0]: list(more[1])})
+        elif self.mode == "quiet":
+            self._line(str(facts[id]))
+        else:
+            for key, value in facts.items():
+                if value not in (None, "", (), []):
+                    self._line(f"{key.replace('_', ' ')}: {_cell(value)}")
+            self._rich_table(more[1], "", stderr=False)
+
+    def text(self, text: str, data: Any = None) -> None:
+        """Free text as data; `data` is what JSON shows instead."""
+        if self.mode == "json":
+            self._json(data)
+        else:
+            self._line(text)
+
+    def talk_table(self, rows: Sequence[Row], *, title: str = "") -> None:
+        """A table that explains rather than answers: on stderr, and only for people."""
+        if self.mode == "human" and rows:
+            self._rich_table(rows, title, stderr=True)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing, for people."""
+        if self.mode == "human":
+            self._err(f"  {text}")
+
+    def hint(self, command: str) -> None:
+        """What to type next, for people."""
+        if self.mode == "human":
+            self._err(f"  next: {command}")
+
+    def error(self, message: str, where: str, hint: str, exit_code: int) -> None:
+        """A failure, in up to three lines, or as one JSON object."""
+        if self.mode == "json":
+            found = {"error": message, "where": where, "hint": hint, "exit_code": exit_code}
+            sys.stderr.write(json.dumps(found, ensure_ascii=False) + "\n")
+            return
+        lines = [f"Error: {message}", f"  at: {where}" if where else "", f"  try: {hint}" if hint else ""]
+        for line in filter(None, lines):
+            self._err(line)
+
+    @contextmanager
+    def progress(self) -> Iterator[Any]:
+        """A callable `(task, done, total, unit)` that draws bars on a terminal's stderr."""
+        if self.mode != "human" or not sys.stderr.isatty():
+            yield lambda task, done, total, unit: None
+            return
+        from loramerge.cli._progress import bars
+
+        with bars() as update:
+            yield update
+
+    def _rich_table(self, rows: Sequence[Row], title: str, *, stderr: bool) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        console = _console(stderr=stderr)
+        table = Table(title=title or None, title_justify="left", box=_box(), pad_edge=False)
+        names = list(rows[0]) if rows else []
+        for name in names:
+            numbers = all(isinstance(row[name], int | float | None) for row in rows)
+            justify: Any = "right" if numbers else "left"
+            table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(clean(_cell(row[name]))) for name in names))
+        if rows:
+            console.print(table)
+
+    def _json(self, data: Any) -> None:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+
+    def _line(self, text: str) -> None:
+        sys.stdout.write(clean(text) + "\n")
+
+    def _err(self, text: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(clean(text) + "\n")
+
+
+def clean(text: str) -> str:
+    """The text without control characters: names and cards come from strangers."""
+    return text.translate(_CONTROL)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    wide = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, markup=False, width=None if wide else 160)
+
+
+def _box() -> Any:
+    from rich import box
+
+    return box.SIMPLE_HEAD
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return str(value)

@@ -1,0 +1,24 @@
+"""`loramerge inspect`."""
+
+from __future__ import annotations
+
+import click
+
+from loramerge.cli import _options as opt
+from loramerge.cli._session import session
+
+
+@click.command("inspect", epilog="Example: loramerge inspect math-lora")
+@opt.ref
+@click.option("--modules", is_flag=True, help="One row per module, not per family.")
+@opt.allow_pickle
+def command(ref: str, modules: bool, allow_pickle: bool) -> None:
+    """Measure an adapter: ranks, norms, spectra, dead and duplicate units, oddities."""
+    with session() as (work, out):
+        from loramerge import api
+
+        found = api.inspect(work, ref, allow_pickle=allow_pickle)
+        rows = found.modules if modules or out.mode == "json" else found.families
+        out.table(rows, id="module" if modules else "family")
+        for note in found.notes:
+            out.note(note)

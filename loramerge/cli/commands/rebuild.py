@@ -1,0 +1,20 @@
+"""`loramerge rebuild`."""
+
+from __future__ import annotations
+
+import click
+
+from loramerge.cli import _options as opt
+from loramerge.cli._session import session
+
+
+@click.command("rebuild", epilog="Example: loramerge rebuild ./lego-8")
+@opt.ref
+def command(ref: str) -> None:
+    """Run a result's recorded recipe again, from the pinned parents, and compare weights and config."""
+    with session() as (work, out):
+        from loramerge import api
+
+        rows = api.rebuild(work, ref)
+        out.table(rows, id="file")
+        out.note("the same bytes")

@@ -1,0 +1,118 @@
+"""Ordered maps: serial, threads, processes. The same results in the same order from each.
+
+At most two jobs per worker are under way, so memory does not grow with the number of jobs. Every
+worker computes with one BLAS thread: parallelism is over modules, and a matrix product's rounding
+must not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from loramerge.errors import LoramergeError
+
+J = TypeVar("J")
+R = TypeVar("R")
+Work = Callable[[J, Any], R]
+
+EXECUTORS = ("serial", "threads", "processes")
+
+
+def ordered_map(
+    work: Work[J, R], jobs: Sequence[J], payload: Any, *, kind: str = "serial", workers: int = 1
+) -> Iterator[R]:
+    """`work(job, payload)` for each job, in order, on one of EXECUTORS.
+
+    `work`, `jobs` and `payload` must pickle for "processes"; the payload is sent once to each worker.
+    An error in a job is raised here when its turn comes; work not yet begun is dropped.
+    """
+    if kind == "serial" or workers <= 1 or len(jobs) <= 1:
+        with one_thread():
+            for job in jobs:
+                yield work(job, payload)
+    elif kind == "threads":
+        with one_thread(), ThreadPoolExecutor(workers, initializer=_quiet_thread) as pool:
+            yield from _windowed(pool, work, jobs, (payload,), 2 * workers)
+    else:
+        import multiprocessing
+
+        # A fork after torch has started its threads can hang; a fresh interpreter cannot.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(payload,)) as pool:
+            yield from _processes(pool, work, jobs, workers)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One BLAS thread inside, the number there was before outside."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _quiet_thread() -> None:
+    import torch
+
+    # OpenMP keeps the number of threads for each thread apart, so the main thread's setting is not enough.
+    torch.set_num_threads(1)
+
+
+_PAYLOAD: list[Any] = []
+
+
+def _begin(payload: Any) -> None:
+    """What a worker process is handed once, when it starts."""
+    _quiet_thread()
+    _PAYLOAD[:] = [payload]
+
+
+def _remote(work: Work[J, R], job: J) -> R:
+    return work(job, _PAYLOAD[0])
+
+
+def _processes(pool: ProcessPoolExecutor, work: Work[J, R], jobs: Sequence[J], workers: int) -> Iterator[R]:
+    from concurrent.futures.process import BrokenProcessPool
+
+    try:
+        yield from _windowed(pool, _Remote(work), jobs, (), 2 * workers)
+    except BrokenProcessPool:
+        raise LoramergeError(
+            "A worker process died (killed, or out of memory).", hint="--workers 1, or a smaller --max-memory"
+        ) from None
+
+
+class _Remote:
+    """`work` bound to the payload that its process was handed; pickles as `work` alone."""
+
+    def __init__(self, work: Work[Any, Any]) -> None:
+        self.work = work
+
+    def __call__(self, job: Any) -> Any:
+        return _remote(self.work, job)
+
+
+def _windowed(
+    pool: Executor, work: Callable[..., R], jobs: Iterable[J], rest: tuple[Any, ...], window: int
+) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(work, job, *rest))
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

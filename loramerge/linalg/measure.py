@@ -1,0 +1,100 @@
+"""Exact measurements of updates from their factors, in float64. Nothing here forms an (out, in) matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from loramerge.core.lowrank import LowRank, cat
+from loramerge.linalg.units import pool
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def singular_values(delta: LowRank) -> Tensor:
+    """(min(out, in, r),) the singular values of ΔW, largest first.
+
+    b = Q_b R_b and aᵀ = Q_a R_a, so they are those of R_b R_aᵀ; nothing is squared, so small ones are
+    right to eps · s₁. Cost O((out + in) r² + r³).
+    """
+    import torch
+
+    values: Tensor = torch.linalg.svdvals(_core(delta))
+    return values
+
+
+def norm(delta: LowRank) -> float:
+    """‖ΔW‖ in Frobenius norm, right also where units cancel. Cost O((out + in) r²)."""
+    return float(_core(delta).norm())
+
+
+def inner(x: LowRank, y: LowRank) -> float:
+    """⟨X, Y⟩ = Σ (b_xᵀ b_y) ∘ (a_x a_yᵀ) in Frobenius inner product. Cost O((out + in) r_x r_y)."""
+    left, right = _exact(x), _exact(y)
+    return float(((left.b.T @ right.b) * (left.a @ right.a.T)).sum())
+
+
+def gram(deltas: Sequence[LowRank]) -> Tensor:
+    """(n, n) all inner products of n updates of one shape. Cost O((out + in) N²), N = Σ rᵢ."""
+    import torch
+
+    units = pool(deltas)
+    n = len(deltas)
+    found = torch.zeros(n, n, dtype=torch.float64, device=units.a.device)
+    start = 0
+    for i, delta in enumerate(deltas):
+        stop = start + delta.rank
+        products = (units.a[start:stop] @ units.a[start:].T) * (units.b[start:stop] @ units.b[start:].T)
+        found[i].index_add_(0, units.owner[start:], products.sum(0))
+        start = stop
+    return found + found.triu(1).T
+
+
+def relative_error(got: LowRank, want: Sequence[LowRank]) -> float:
+    """‖got − Σ wantᵢ‖ / ‖Σ wantᵢ‖, as exact where the difference is tiny as where it is not.
+
+    The difference is measured as an update of its own, not by expanding squares. 0 where both are
+    zero, inf where only the wanted is. Biases are not looked at.
+    """
+    off = norm(cat([_exact(got), *(_exact(delta.times(-1.0)) for delta in want)]))
+    size = norm(cat([_exact(delta) for delta in want]))
+    return off / size if size > 0 else (0.0 if off == 0 else float("inf"))
+
+
+def unit_norms(delta: LowRank) -> Tensor:
+    """(r,) |scale| · |a_j| · |b_j|: how large each rank-one unit's product is, in the order they are stored."""
+    return pool([delta]).sizes()
+
+
+def effective_rank(spectrum: Tensor) -> float:
+    """exp of the entropy of the singular values as shares of their sum (Roy & Vetterli 2007); 0 for ΔW = 0."""
+    import torch
+
+    total = spectrum.sum()
+    if not float(total) > 0:
+        return 0.0
+    return float(torch.special.entr(spectrum / total).sum().exp())
+
+
+def numerical_rank(spectrum: Tensor, shape: tuple[int, int]) -> int:
+    """How many singular values stand above what rounding to float32 leaves: s₁ · max(out, in) · eps."""
+    import torch
+
+    if not spectrum.numel():
+        return 0
+    return int((spectrum > spectrum.max() * max(shape) * torch.finfo(torch.float32).eps).sum())
+
+
+def _core(delta: LowRank) -> Tensor:
+    import torch
+
+    flat = _exact(delta)
+    core: Tensor = torch.linalg.qr(flat.b).R @ torch.linalg.qr(flat.a.T).R.T
+    return core
+
+
+def _exact(delta: LowRank) -> LowRank:
+    import torch
+
+    return LowRank(b=delta.b, a=delta.a, scale=delta.scale, mid=delta.mid).to(dtype=torch.float64).folded()

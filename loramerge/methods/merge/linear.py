@@ -1,0 +1,41 @@
+"""linear: the exact weighted sum of the updates.
+
+    ΔW = Σ wᵢ ΔWᵢ,   ΔWᵢ = sᵢ Bᵢ Aᵢ
+
+The factors are put side by side, [w₁s₁B₁ … wₙsₙBₙ] · [A₁; …; Aₙ], and the sum is cut to the rank asked
+for afterwards, optimally (`--rank sum` keeps it whole). A's and B's are never averaged by themselves:
+(Σ wB)(Σ wA) has cross terms BᵢAⱼ that belong to no adapter. Weights are 1/n each unless said.
+LoRA's own biases (`lora_bias`) are summed alike: Σ wᵢ sᵢ biasᵢ.
+
+Gauge: depends on the updates alone. Cost: none but copying, O((out + in) Σ rᵢ) memory.
+
+Source: task arithmetic, Ilharco et al. 2022, https://arxiv.org/abs/2212.04089, on updates as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loramerge.core.lowrank import cat
+from loramerge.methods._method import Context, Method, Outcome
+
+if TYPE_CHECKING:
+    from loramerge.core.lowrank import LowRank
+
+
+@dataclass(frozen=True)
+class Options:
+    """None: weights and rank are every method's."""
+
+
+def linear(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
+    """Σ wᵢ ΔWᵢ with the factors of all inputs, in float64."""
+    import torch
+
+    weighted = zip(updates, context.weights, strict=True)
+    return Outcome(cat([update.to(dtype=torch.float64).times(weight) for update, weight in weighted]))
+
+
+METHOD = Method(linear, Options, source="https://arxiv.org/abs/2212.04089")

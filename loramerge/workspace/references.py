@@ -1,0 +1,41 @@
+"""How adapters are named on the command line and in recipes: a path, a name of the workspace, or a Hub repo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loramerge.errors import NotFound, UnknownName
+from loramerge.hub.reference import HubRef, parse
+from loramerge.workspace.lock import Entry
+from loramerge.workspace.workspace import Workspace
+
+_PATHS = ("./", "../", "/", "~")
+
+
+def resolve(text: str, workspace: Workspace) -> Path | Entry | HubRef:
+    """What a reference names.
+
+    What begins with `./ ../ / ~` is a path (absolute in the result, and there); then a name of the
+    workspace; then a Hub repo. Raises NotFound, UnknownName (with near names) or UsageError.
+    """
+    if text.startswith(_PATHS) or text in (".", ".."):
+        return _path(text, workspace)
+    if not text.startswith("hf://") and "/" not in text:
+        return _name(text, workspace)
+    return parse(text)
+
+
+def _path(text: str, workspace: Workspace) -> Path:
+    path = (workspace.root / Path(text).expanduser()).resolve()
+    if not path.exists():
+        raise NotFound("There is no such folder or file.", where=str(path))
+    return path
+
+
+def _name(text: str, workspace: Workspace) -> Entry:
+    try:
+        return workspace.get(text)
+    except UnknownName as error:
+        if (workspace.root / text).exists():
+            raise UnknownName(error.message, where=error.where, hint=f"./{text}, for the path") from None
+        raise
