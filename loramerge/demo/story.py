@@ -156,7 +156,7 @@ def _merge(stage: _Stage, work: Session) -> dict[str, Path]:
         api.merge(work, method="linear", rank=8, out=Path("mean-8")),
         api.merge(work, method="linear", weighting="sqrt", rank=8, out=Path("sqrt-8")),
     ]
-    stage.out.talk_table(made[0].families, title=made[0].title)
+    stage.out.talk_table(made[0].report["families"])
     return {merged.name: merged.path for merged in made}
 
 
@@ -178,9 +178,10 @@ def _publish_best(
         raise IntegrityError("What came back from the Hub reads digits differently.", where=repo)
     stage.out.note("  the same bytes, and the same accuracy")
 
-    stage.step("What it was made of", f"log {pulled}")
+    stage.step("What it was made of; and make it again from that", f"log {pulled}", f"rebuild {pulled}")
     for line in api.log(other, pulled).lines():
         stage.out.note(f"  {line}")
+    stage.out.talk_table(api.rebuild(other, pulled))
 
 
 def _compare(sent: Path, received: Path) -> None:

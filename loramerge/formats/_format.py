@@ -69,7 +69,7 @@ def open_adapter(path: Path | str, name: str | None = None, *, allow_pickle: boo
     raise UnknownFormat(
         f"No format is known that looks like this: {', '.join(_samples(path)) or 'an empty folder'}.",
         where=str(path),
-        hint=f"formats: {', '.join(FORMATS.names())}; PEFT's is a folder with adapter_config.json beside the weights",
+        hint="PEFT's format is a folder with adapter_config.json beside adapter_model.safetensors",
     )
 
 

@@ -28,7 +28,7 @@ Bounds = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def write_stream(path: Path, bounds: Bounds, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write the tensors of `bounds`, each exactly once, in the order they come; one is in memory at a time.
+    """Write the tensors of `bounds`, each exactly once, as they come; none is kept.
 
     Tensors of larger elements go before those of smaller ones, so that all are aligned. Nothing but
     {"format": "pt"} stands in the metadata: the same tensors give the same file.

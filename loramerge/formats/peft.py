@@ -70,7 +70,7 @@ def outline(config: Mapping[str, Any], header: _tensors.Header, name: str) -> Ad
 
 
 def write(folder: Path, outline: Outline, updates: Iterable[tuple[str, LowRank]]) -> list[str]:
-    """Weights and config; one update is in memory at a time. Returns the names of both files.
+    """Weights and config; each update is written before the next is asked for. Returns the names of both files.
 
     Raises BadTensor where a number does not fit the type it is to be stored in, BadOption where an
     update has a higher rank than all were to have, IncompatibleError for DoRA in part of the modules.
@@ -100,11 +100,10 @@ def _elsewhere(name: str, key: str) -> NoReturn:
 
 
 def _folder(path: Path) -> Path:
-    """The folder that has the config: the path, the file's, or the only named adapter's in it."""
-    if path.is_file():
-        path = path.parent
-    if (path / CONFIG).is_file():
-        return path
+    """The folder that has the config: the path, the one around it, or the only named adapter's in it."""
+    folder = path.parent if path.is_file() else path
+    if (folder / CONFIG).is_file():
+        return folder
     named = _named(path)
     if len(named) > 1:
         listed = ", ".join(folder.name for folder in named)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from loramerge.errors import (
@@ -23,7 +24,15 @@ from loramerge.errors import (
 from loramerge.hub.text import plain
 
 _LOGIN = "hf auth login (or HF_TOKEN) with a token that may"
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)  # what an answer without its fields leads to
 _NOT_A_HUB = "check --endpoint and HF_ENDPOINT"
+
+
+def http_library() -> Any:
+    """What huggingface_hub talks HTTP with: httpx up to its version 1, httpx2 from 2 on."""
+    from huggingface_hub.errors import HTTPError
+
+    return import_module(HTTPError.__module__.partition(".")[0])
 
 
 @contextmanager
@@ -33,7 +42,7 @@ def translated(subject: str, url: str) -> Iterator[None]:
         yield
     except LoramergeError:
         raise
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except (*_MALFORMED, OSError, RuntimeError, http_library().HTTPError) as error:
         raise translate(error, subject, url) from error
 
 
@@ -57,7 +66,7 @@ def _table() -> list[tuple[Any, Callable[[Any, str, str], LoramergeError]]]:
         (hf.EntryNotFoundError, _no_file),
         (hf.OfflineModeIsEnabled, _offline),
         (hf.HfHubHTTPError, _status),
-        (hf.HTTPError, _transport),
+        (http_library().HTTPError, _transport),
         (hf.HFValidationError, _invalid),
         (hf.FileMetadataError, _metadata),
         (hf.LocalTokenNotFoundError, _no_token),

@@ -195,7 +195,7 @@ def _config(hub: Hub, pinned: Pinned, file: RemoteFile) -> dict[str, Any]:
     where = f"{pinned.repo}/{pinned.in_repo(file.path)}"
     if file.size > _MAX_CONFIG:
         raise BadConfig(f"A config of {file.size:,} bytes is not a config.", where=where)
-    found = hub.read(pinned.repo, pinned.commit, pinned.in_repo(file.path), 0, max(file.size, 1))
+    found = hub.read(pinned.repo, pinned.commit, pinned.in_repo(file.path), 0, file.size)
     blob = hashlib.sha1(f"blob {len(found)}\0".encode() + found, usedforsecurity=False).hexdigest()
     if file.sha256 != hashlib.sha256(found).hexdigest() and file.blob != blob:
         raise IntegrityError("The config is not what the commit promises.", where=where, hint="pull again")
@@ -206,7 +206,7 @@ def _header(hub: Hub, pinned: Pinned, file: RemoteFile) -> Header:
     """The weights' header, by one range request or two."""
     path = pinned.in_repo(file.path)
     where = f"{pinned.repo}/{path}"
-    found = hub.read(pinned.repo, pinned.commit, path, 0, min(file.size, _FIRST_READ) or 1)
+    found = hub.read(pinned.repo, pinned.commit, path, 0, min(file.size, _FIRST_READ))
     missing = 8 + header_length(found[:8], file.size, where) - len(found)
     if missing > 0:
         found += hub.read(pinned.repo, pinned.commit, path, len(found), missing)

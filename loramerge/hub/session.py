@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from loramerge import __version__
 from loramerge.errors import BadOption, NotAllowed, Offline
-from loramerge.hub.failures import translated
+from loramerge.hub.failures import http_library, translated
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -31,8 +31,9 @@ _BUSY = (429, 502, 503, 504)
 class Hub:
     """A Hub: `endpoint` and `token` default to those of `hf` (HF_ENDPOINT; HF_TOKEN or `hf auth login`).
 
-    `cache` defaults to the cache that all of huggingface_hub's users share. With `offline` nothing
-    is ever asked. A token is sent over https or to this machine only, unless `insecure`.
+    An empty token is none at all; one is sent over https or to this machine only, unless `insecure`.
+    `cache` defaults to the cache that all of huggingface_hub's users share. With `offline` nothing is
+    ever asked.
     """
 
     endpoint: str | None = None
@@ -63,7 +64,7 @@ class Hub:
     def credentials(self) -> str | bool | None:
         """What the client is given: a token, None for the one `hf` stored, False for none at all."""
         if self.insecure or _is_private(self.url):
-            return self.token
+            return False if self.token == "" else self.token
         if self.token:
             raise NotAllowed(
                 "A token is not sent over plain http to another machine, where anybody on the way could read it.",
@@ -91,7 +92,7 @@ class Hub:
             for attempt in range(_TRIES):
                 try:
                     return question(self.api)
-                except OSError as error:
+                except (OSError, http_library().HTTPError) as error:
                     wait = _wait(error, attempt)
                     if wait is None or attempt == _TRIES - 1:
                         raise
@@ -100,6 +101,8 @@ class Hub:
 
     def read(self, repo: str, commit: str, path: str, start: int, length: int) -> bytes:
         """`length` bytes of a file of a commit (fewer at its end), and no more even of a server that sends all."""
+        if length == 0:  # no range says that
+            return b""
         return self.ask(repo, lambda api: _range(self, api, repo, commit, path, start, length))
 
 
@@ -111,10 +114,12 @@ def _is_private(url: str) -> bool:
         return parts.hostname == "localhost"
 
 
-def _wait(error: OSError, attempt: int) -> float | None:
+def _wait(error: Exception, attempt: int) -> float | None:
     """Seconds until the question may be asked again; None where asking again is pointless."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    if isinstance(error, (http_library().ReadError, http_library().RemoteProtocolError)):
+        return 0.0  # hung up in the middle of an answer
     if not isinstance(error, HfHubHTTPError):
         return None
     if error.response.status_code not in _BUSY:

@@ -10,7 +10,11 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("assemble", epilog="Example: loramerge assemble math-units -o math-small --keep 'share>0.01'")
+@click.command(
+    "assemble",
+    short_help="Put units together again.",
+    epilog="Example: loramerge assemble math-units -o math-small --keep 'share>0.01'",
+)
 @click.argument("units", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
     "-o", "--out", "folder", type=click.Path(path_type=Path), required=True, metavar="OUT", help="New folder."

@@ -10,7 +10,11 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("decompose", epilog="Example: loramerge decompose math-lora -o math-units")
+@click.command(
+    "decompose",
+    short_help="Take an adapter apart into rank-one units.",
+    epilog="Example: loramerge decompose math-lora -o math-units",
+)
 @opt.ref
 @click.option(
     "-o", "--out", "folder", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder."

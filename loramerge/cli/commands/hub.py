@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loramerge.hub.server.serve import Running
 
 
-@click.group("hub")
+@click.group("hub", short_help="Run a small Hub of your own.")
 def command() -> None:
     """Run a small Hub of your own."""
 

@@ -8,7 +8,9 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("inspect", epilog="Example: loramerge inspect math-lora")
+@click.command(
+    "inspect", short_help="Measure ranks, norms, spectra, dead units.", epilog="Example: loramerge inspect math-lora"
+)
 @opt.ref
 @click.option("--modules", is_flag=True, help="One row per module, not per family.")
 @opt.allow_pickle

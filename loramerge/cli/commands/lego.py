@@ -10,7 +10,7 @@ from loramerge.cli import _options as opt
 from loramerge.cli._making import make
 
 
-@click.command("lego", epilog="Example: loramerge lego --k 8")
+@click.command("lego", short_help="Merge by clustering units (LoRA-LEGO).", epilog="Example: loramerge lego --k 8")
 @opt.sources
 @click.option("--k", required=True, type=int, metavar="K", help="Units (the rank) of each module of the result.")
 @click.option("--k-for", multiple=True, metavar="'PATTERN=K'", help="Another K for modules that match.")

@@ -8,7 +8,7 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("log", epilog="Example: loramerge log lego-8")
+@click.command("log", short_help="Print what a result was made of.", epilog="Example: loramerge log lego-8")
 @opt.ref
 def command(ref: str) -> None:
     """Print what an adapter was made of: the tree of its parents, with commits and hashes."""

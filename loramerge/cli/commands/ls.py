@@ -7,7 +7,7 @@ import click
 from loramerge.cli._session import session
 
 
-@click.command("ls", epilog="Example: loramerge ls")
+@click.command("ls", short_help="List sources and results.", epilog="Example: loramerge ls")
 def command() -> None:
     """List the sources and results of this workspace."""
     with session() as (work, out):

@@ -12,7 +12,11 @@ from loramerge.cli._making import make, make_from_file
 from loramerge.methods._method import MERGE
 
 
-@click.command("merge", epilog="Example: loramerge merge math code -o both --method linear --rank 16")
+@click.command(
+    "merge",
+    short_help="Merge adapters by any method.",
+    epilog="Example: loramerge merge math code -o both --method linear --rank 16",
+)
 @opt.sources
 @click.option("--method", metavar="METHOD", help=f"{', '.join(MERGE.names())}  [default: linear]")
 @click.option("-O", "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the method.")

@@ -10,7 +10,11 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("pull", epilog="Example: loramerge pull acme/math-lora acme/code-lora@v2 ./my-own-lora")
+@click.command(
+    "pull",
+    short_help="Fetch adapters, pinned and verified.",
+    epilog="Example: loramerge pull acme/math-lora acme/code-lora@v2 ./my-own-lora",
+)
 @opt.sources
 @click.option("--as", "name", metavar="NAME", help="What to call it here (one REF only).")
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Also copy the files into DIR/NAME.")

@@ -7,7 +7,7 @@ import click
 from loramerge.cli._session import session
 
 
-@click.command("push", epilog="Example: loramerge push me/math-and-code")
+@click.command("push", short_help="Send a result to the Hub.", epilog="Example: loramerge push me/math-and-code")
 @click.argument("refs", nargs=-1, required=True, metavar="[REF] REPO")
 @click.option("--private", is_flag=True, help="Make the repo private when it is new.")
 @click.option("--pr", is_flag=True, help="Open a pull request instead of committing to main.")

@@ -8,7 +8,9 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("rebuild", epilog="Example: loramerge rebuild ./lego-8")
+@click.command(
+    "rebuild", short_help="Make a result again and compare bytes.", epilog="Example: loramerge rebuild ./lego-8"
+)
 @opt.ref
 def command(ref: str) -> None:
     """Run a result's recorded recipe again, from the pinned parents, and compare weights and config."""

@@ -7,7 +7,7 @@ import click
 from loramerge.cli._session import session
 
 
-@click.command("rm", epilog="Example: loramerge rm math-lora --purge")
+@click.command("rm", short_help="Forget adapters.", epilog="Example: loramerge rm math-lora --purge")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--purge", is_flag=True, help="Also delete a pulled adapter's files from the cache.")
 def command(names: tuple[str, ...], purge: bool) -> None:

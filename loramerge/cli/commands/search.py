@@ -7,7 +7,11 @@ import click
 from loramerge.cli._session import session
 
 
-@click.command("search", epilog="Example: loramerge search math --base meta-llama/Llama-2-7b-hf")
+@click.command(
+    "search",
+    short_help="Find adapters on the Hub.",
+    epilog="Example: loramerge search math --base meta-llama/Llama-2-7b-hf",
+)
 @click.argument("text", required=False, default="", metavar="[TEXT]")
 @click.option("--base", metavar="MODEL", help="Only adapters of this base model.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many.")

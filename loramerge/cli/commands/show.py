@@ -8,7 +8,9 @@ from loramerge.cli import _options as opt
 from loramerge.cli._session import session
 
 
-@click.command("show", epilog="Example: loramerge show acme/math-lora")
+@click.command(
+    "show", short_help="Show an adapter's header, also a remote one's.", epilog="Example: loramerge show acme/math-lora"
+)
 @opt.ref
 @opt.allow_pickle
 def command(ref: str, allow_pickle: bool) -> None:

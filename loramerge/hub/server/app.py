@@ -69,7 +69,7 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", f"{_MODEL}/commit/{{rev:revision}}", pushing.commit),
     ("GET", f"{_MODEL}/discussions", pushing.discussions),
     ("POST", f"{_MODEL}/discussions", pushing.discuss),
-    ("GET", f"{_MODEL}/discussions/{{num:int}}", pushing.discussion),
+    ("GET", f"{_MODEL}/discussions/{{num}}", pushing.discussion),
     ("POST", "/{namespace}/{name}.git/info/lfs/objects/batch", lfs.batch),
     ("POST", "/{namespace}/{name}.git/info/lfs/objects/verify", lfs.verify),
     ("GET", "/{namespace}/{name}/resolve/{rev:revision}/{path:path}", browsing.resolve),

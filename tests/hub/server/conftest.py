@@ -10,6 +10,36 @@ import pytest
 NAMES = ("base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight")
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A running Hub and its folder, shared by the tests of one file."""
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    from loramerge.hub.server.serve import running
+
+    root = tmp_path_factory.mktemp("hub") / "root"
+    with running(root) as server:
+        yield server, root
+
+
+@pytest.fixture
+def hub(served):
+    """The running Hub; the repos that a test made are gone after it."""
+    from huggingface_hub import HfApi
+
+    server, _ = served
+    yield server
+    api = HfApi(endpoint=server.endpoint, token=server.token)
+    for model in list(api.list_models()):
+        api.delete_repo(model.id)
+
+
+@pytest.fixture
+def root(served):
+    """The folder of the running Hub."""
+    return served[1]
+
+
 @pytest.fixture
 def api(hub):
     """The real client, as the user of the Hub."""
@@ -19,13 +49,13 @@ def api(hub):
 
 
 @pytest.fixture
-def other(hub, tmp_path):
+def other(hub, root):
     """The real client, as a second user."""
     from huggingface_hub import HfApi
 
     from loramerge.hub.server.serve import add_user
 
-    return HfApi(endpoint=hub.endpoint, token=add_user(tmp_path / "hub-root", "you"))
+    return HfApi(endpoint=hub.endpoint, token=add_user(root, "you"))
 
 
 @pytest.fixture
