@@ -19,6 +19,7 @@ O = TypeVar("O")  # noqa: E741
 
 _UNITS = {"": 1, "B": 1, "K": 2**10, "KB": 10**3, "KIB": 2**10, "M": 2**20, "MB": 10**6, "MIB": 2**20}
 _UNITS |= {"G": 2**30, "GB": 10**9, "GIB": 2**30, "T": 2**40, "TB": 10**12, "TIB": 2**40}
+_WORDS = {int: "a whole number", float: "a number", str: "a text"}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
@@ -47,7 +48,13 @@ def parse(kind: type[O], values: Mapping[str, Any]) -> O:
         if key not in names:
             close = difflib.get_close_matches(key, names, n=3, cutoff=0.5)
             raise BadOption(f"There is no option {key!r}.", hint=", ".join(close or names) or "no -O at all")
+    if missing := [field.name for field in dataclasses.fields(kind) if _required(field) and field.name not in given]:  # type: ignore[arg-type]
+        raise BadOption(f"{missing[0]} is missing.", hint=", ".join(names))
     return kind(**{key: convert(value, hints[key], key) for key, value in given.items()})
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def convert(value: Any, hint: Any, name: str) -> Any:
@@ -56,8 +63,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
         return _union(value, get_args(hint), name)
     if get_origin(hint) is Literal:
         return _literal(value, get_args(hint), name)
-    if get_origin(hint) in (tuple, dict) or hint in (tuple, dict):
-        return value
+    if get_origin(hint) in (tuple, Mapping):
+        return _plain(value, get_origin(hint), name)
     if hint is bool:
         return _bool(value, name)
     try:
@@ -66,7 +73,14 @@ def convert(value: Any, hint: Any, name: str) -> Any:
             raise ValueError
         return hint(value)
     except (TypeError, ValueError, OverflowError):
-        raise BadOption(f"{name} is {value!r}, which is not {hint.__name__}.") from None
+        raise BadOption(f"{name} is {value!r:.80}, which is not {_WORDS[hint]}.") from None
+
+
+def _plain(value: Any, kind: type, name: str) -> Any:
+    """What is not read from text: a tuple or a table, as it is."""
+    if not isinstance(value, kind):
+        raise BadOption(f"{name} is {value!r:.80}, which is not a table.")
+    return value
 
 
 def _union(value: Any, members: tuple[Any, ...], name: str) -> Any:
@@ -88,14 +102,14 @@ def _literal(value: Any, choices: tuple[Any, ...], name: str) -> Any:
     for choice in choices:
         if str(choice) == str(value):
             return choice
-    raise BadOption(f"{name} is {value!r}.", hint=", ".join(map(str, choices)))
+    raise BadOption(f"{name} is {value!r:.80}.", hint=", ".join(map(str, choices)))
 
 
 def _bool(value: Any, name: str) -> bool:
     text = str(value).lower()
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    raise BadOption(f"{name} is {value!r}.", hint="true or false")
+    raise BadOption(f"{name} is {value!r:.80}.", hint="true or false")
 
 
 def size(text: str) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from loramerge.errors import BadConfig, UsageError
-from loramerge.registry import near
+import yaml
+
+from loramerge import options
+from loramerge.errors import BadConfig, BadOption, UsageError
 
 _LIMIT = 1_000_000
 
@@ -20,6 +23,10 @@ class Ingredient:
     ref: str
     weight: float | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not math.isfinite(self.weight):
+            raise BadOption(f"A weight of {self.weight} has no meaning.", where=self.ref, hint="0.3")
 
 
 @dataclass(frozen=True)
@@ -35,49 +42,52 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rank: str = "max"
-    weights: str | None = None
+    weights: Literal["mean", "sqrt", "sum"] | None = None
     normalize: bool = False
     scale: float = 1.0
     seed: int = 0
-    dtype: str | None = None
+    dtype: Literal["F64", "F32", "F16", "BF16"] | None = None
     extras: str = "auto"
-    dora: str = "error"
+    dora: Literal["error", "factors"] = "error"
     base: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     allow_base_mismatch: bool = False
     allow_pickle: bool = False
-    profile: str | None = None
+    profile: Literal["vllm"] | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.scale):
+            raise BadOption(f"A scale of {self.scale} has no meaning.", hint="0.5")
 
 
 def read(path: Path) -> Recipe:
     """A recipe file. Raises UsageError where there is none, BadConfig with near names otherwise."""
-    import yaml
-
     try:
         if path.stat().st_size > _LIMIT:
             raise BadConfig("A recipe of more than a megabyte is not a recipe.", where=str(path))
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # A subclass of yaml's SafeLoader: it makes plain values only.
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UsageError(f"The recipe cannot be read: {error.strerror}.", where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        raise BadConfig(f"The recipe is not YAML: {first}", where=str(path)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        raise BadConfig(
+            f"This is no YAML of a recipe: {what}.", where=f"{path}:{mark.line + 1}" if mark else str(path)
+        ) from None
     return from_mapping(found, str(path))
 
 
 def from_mapping(found: Any, where: str = "recipe") -> Recipe:
-    """A recipe from plain values, strictly: an unknown key is an error that names its neighbours."""
-    _keys(found, [f.name for f in fields(Recipe)], where)
-    if not isinstance(found.get("adapters"), list):
-        raise BadConfig("A recipe lists its adapters.", where=where, hint="adapters: [{ref: ./a}, {ref: ./b}]")
-    values = {key: found[key] for key in found if key not in ("adapters", "modules")}
-    if "rank" in values:
-        values["rank"] = str(values["rank"])
-    return Recipe(
-        adapters=tuple(_ingredient(item, where) for item in found["adapters"]),
-        modules=_modules(found.get("modules") or [], where),
-        **values,
-    )
+    """A recipe from plain values, strictly; raises BadConfig, for an unknown key with its neighbours."""
+    try:
+        values = _table(found)
+        if not isinstance(values.get("adapters"), list):
+            raise BadOption("A recipe lists its adapters.", hint="adapters: [{ref: ./a}, {ref: ./b}]")
+        adapters = tuple(map(_ingredient, values["adapters"]))
+        return options.parse(Recipe, {**values, "adapters": adapters, "modules": _modules(values.get("modules") or [])})
+    except BadOption as error:
+        raise BadConfig(error.message, where=where, hint=error.hint) from None
 
 
 def to_mapping(recipe: Recipe) -> dict[str, Any]:
@@ -98,37 +108,45 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML text."""
-    import yaml
-
-    return str(yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True))
+    return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _keys(found: Any, known: list[str], where: str) -> None:
-    if not isinstance(found, Mapping):
-        raise BadConfig(f"A mapping is wanted here, not {type(found).__name__}.", where=where)
-    for key in found:
-        if key not in known:
-            close = near(str(key), known) or known
-            raise BadConfig(f"A recipe has no key {key!r}.", where=where, hint=", ".join(close))
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values, strictly: no aliases (ten lines of them can stand for gigabytes), no key twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a recipe has no aliases")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise yaml.YAMLError(f"a key stands twice among {', '.join(map(str, found))}")
+        return found
 
 
-def _ingredient(item: Any, where: str) -> Ingredient:
-    if isinstance(item, str):
-        return Ingredient(item)
-    _keys(item, ["ref", "weight", "name"], where)
-    weight = item.get("weight")
-    if not isinstance(item.get("ref"), str) or isinstance(weight, bool) or not isinstance(weight, int | float | None):
-        raise BadConfig(f"{item!r} is not an adapter of a recipe.", where=where, hint="{ref: ./a, weight: 0.5}")
-    return Ingredient(item["ref"], None if weight is None else float(weight), item.get("name"))
+@dataclass(frozen=True)
+class _Rule:
+    """One item of `modules`."""
+
+    match: str
+    options: Mapping[str, Any]
 
 
-def _modules(items: Any, where: str) -> dict[str, Mapping[str, Any]]:
-    made: dict[str, Mapping[str, Any]] = {}
-    for item in items if isinstance(items, list) else [items]:
-        _keys(item, ["match", "options"], where)
-        if not isinstance(item.get("match"), str) or not isinstance(item.get("options"), Mapping):
-            raise BadConfig(
-                f"{item!r} is not a rule for modules.", where=where, hint='{match: "*.mlp.*", options: {k: 8}}'
-            )
-        made[item["match"]] = item["options"]
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadOption(f"A mapping is wanted here, not {type(value).__name__}.")
+    return value
+
+
+def _ingredient(item: Any) -> Ingredient:
+    return Ingredient(item) if isinstance(item, str) else options.parse(Ingredient, _table(item))
+
+
+def _modules(items: Any) -> dict[str, Mapping[str, Any]]:
+    rules = [options.parse(_Rule, _table(item)) for item in (items if isinstance(items, list) else [items])]
+    made = {rule.match: rule.options for rule in rules}
+    if len(made) < len(rules):
+        raise BadOption("A pattern of modules is given twice.", hint="the first match wins")
     return made

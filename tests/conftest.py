@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +41,54 @@ def hub(tmp_path):
 
     with running(tmp_path / "hub-root") as server:
         yield server
+
+
+@pytest.fixture
+def make_adapter(tmp_path):
+    """make_adapter("math-lora", rank=4, ...) -> the folder of a small random adapter as PEFT saves it.
+
+    Its numbers depend on its name alone. `modules` maps names to (out, in); `extras` are further
+    tensors, `config` further fields.
+    """
+    import json
+    import zlib
+
+    import torch
+    from safetensors.torch import save_file
+
+    sizes = {f"layers.{layer}.{name}": (out, 8) for layer in (0, 1) for name, out in (("q", 8), ("v", 6))}
+
+    def make(name, *, rank=4, alpha=8, modules=sizes, dtype=torch.float32, base="acme/base", extras=None, **config):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        tensors = dict(extras or {})
+        for module, (out, in_) in modules.items():
+            tensors[f"{module}.lora_A.weight"] = torch.randn(rank, in_, generator=draw).to(dtype)
+            tensors[f"{module}.lora_B.weight"] = torch.randn(out, rank, generator=draw).to(dtype)
+        save_file({f"base_model.model.{key}": value for key, value in tensors.items()}, folder / WEIGHTS)
+        targets = sorted({module.rpartition(".")[2] for module in modules})
+        known = {"peft_type": "LORA", "base_model_name_or_path": base, "r": rank, "lora_alpha": alpha}
+        (folder / CONFIG).write_text(json.dumps({**known, "target_modules": targets, **config}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def draw():
+    """draw(rank, (out, in), scale=…, bias=…, dtype=…) -> a random update; each call another, each test the same."""
+    import torch
+
+    from loramerge.core.lowrank import LowRank
+
+    generator = torch.Generator().manual_seed(0)
+
+    def update(rank, shape=(24, 40), *, scale=1.0, bias=False, dtype=torch.float64):
+        def normal(*sides):
+            return torch.randn(*sides, generator=generator, dtype=torch.float64).to(dtype)
+
+        b, a = normal(shape[0], rank), normal(rank, shape[1])
+        return LowRank(b=b, a=a, scale=scale, bias=normal(shape[0]) if bias else None)
+
+    return update

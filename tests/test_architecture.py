@@ -182,8 +182,12 @@ def _plugins() -> list[str]:
 
 
 def test_every_plugin_imports_without_torch():
-    code = f"import sys, importlib\nfor n in {_plugins()!r}: importlib.import_module(n)\nassert 'torch' not in sys.modules"
+    code = (
+        f"import sys, importlib\nfor n in {_plugins()!r}: importlib.import_module(n)\nassert 'torch' not in sys.modules"
+    )
 
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=False
+    )
 
     assert run.returncode == 0, run.stderr

@@ -54,7 +54,7 @@ def log(session: Session, ref: str) -> Tree:
     return _tree(session, opened.folder, opened.adapter.name, {}, depth=0)
 
 
-def rebuild(session: Session, ref: str) -> list[dict[str, Any]]:
+def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[dict[str, Any]]:
     """Run a result's recorded recipe again from its pinned parents, and compare weights and config.
 
     Parents from a Hub are pulled at their commit, local ones are taken from their path; all are
@@ -63,6 +63,8 @@ def rebuild(session: Session, ref: str) -> list[dict[str, Any]]:
     opened = open_ref(session, ref)
     record = read_record(opened.folder)
     recipe = _pinned_recipe(record.recipe, record.lineage.parents, str(opened.folder))
+    # Whoever wrote the record does not decide what is read here.
+    recipe = replace(recipe, allow_pickle=allow_pickle)
     with tempfile.TemporaryDirectory(prefix="loramerge-rebuild-") as scratch:
         work = making.prepare(session, recipe)
         work = replace(work, opened=[_held(one, p) for one, p in zip(work.opened, record.lineage.parents, strict=True)])
@@ -121,8 +123,7 @@ def _pinned_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Reci
     if len(recipe.adapters) != len(parents):
         raise BadConfig("The record's recipe and its lineage list different adapters.", where=where)
     items = [recipes.Ingredient(_ref(parent), parent.weight, parent.name) for parent in parents]
-    pickles = any(pinned.path.endswith(".bin") for parent in parents for pinned in parent.files)
-    return replace(recipe, adapters=tuple(items), normalize=False, allow_pickle=pickles)
+    return replace(recipe, adapters=tuple(items), normalize=False)
 
 
 def _ref(parent: Parent) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from loramerge.api import opening, summary, weights
 from loramerge.core.catalog import canonical_base, same_base
@@ -14,8 +14,10 @@ from loramerge.engine.plan import plan as make_plan
 from loramerge.errors import BadOption, BaseMismatch, OutputExists
 from loramerge.linalg import ranks
 from loramerge.methods._method import MERGE
+from loramerge.options import parse
 from loramerge.recipe import Ingredient, Recipe
 from loramerge.registry import near
+from loramerge.workspace.lock import is_name
 
 if TYPE_CHECKING:
     from loramerge.api.opening import Opened
@@ -44,6 +46,7 @@ class Planned:
 
     plan: Plan
     adapters: Sequence[Adapter]
+    notes: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -72,6 +75,11 @@ class Prepared:
         """The open adapters, in the recipe's order."""
         return [one.adapter for one in self.opened]
 
+    @property
+    def options(self) -> Any:
+        """The method's options, those left at their default too, where no rule for modules replaces them."""
+        return parse(MERGE[self.recipe.method].options, self.recipe.options)
+
 
 def recipe_of(
     session: Session,
@@ -81,7 +89,7 @@ def recipe_of(
     options: Mapping[str, Any] | None = None,
     rank: str | int | None = None,
     weights: Sequence[str | float] = (),
-    weighting: str | None = None,
+    weighting: Literal["mean", "sqrt", "sum"] | None = None,
     k_for: Sequence[str] = (),
     preset: str | None = None,
     **rest: Any,
@@ -124,7 +132,7 @@ def lego(
 def planned(session: Session, recipe: Recipe) -> Planned:
     """What `make` would do. Reads headers only and imports no torch; raises what a bad merge would raise."""
     work = prepare(session, recipe)
-    return Planned(work.plan, work.adapters)
+    return Planned(work.plan, work.adapters, work.notes)
 
 
 def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bool = False) -> Merged:
@@ -136,9 +144,8 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     from loramerge.api import result
 
     work = prepare(session, recipe)
-    target = session.workspace.root / (out.expanduser() if out else _default_name(work))
-    if target.exists() and not force:
-        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
+    target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
+    _check_target(session, target, force)
     report = result.write(session, work, target, force=force)
     name = result.record(session, target)
     return Merged(name, target, report)
@@ -173,12 +180,24 @@ def prepare(session: Session, recipe: Recipe) -> Prepared:
         device=resolve_device(session.device),
         max_memory=session.max_memory,
     )
-    return Prepared(recipe, opened, numbers, base, plan, notes)
+    return Prepared(recipe, opened, numbers, base, plan, (*notes, *plan.notes))
+
+
+def _check_target(session: Session, target: Path, force: bool) -> None:
+    """Raises what would go wrong after the work: OutputExists, and BadOption for a name that the lock cannot take."""
+    if target.exists() and not force:
+        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
+    if not is_name(target.name):
+        raise BadOption(f"{target.name!r} cannot be the name of a result.", hint="-o NAME, of letters, digits, -")
+    if target.name in (entry.name for entry in session.workspace.sources()):
+        raise BadOption(
+            f"{target.name!r} is the name of a source.", where=str(session.workspace.lock), hint="another -o"
+        )
 
 
 def _given(texts: Sequence[str], refs: Sequence[str]) -> list[float | None]:
     """Weights by the names the adapters will have: the last part of each reference, or the whole of it."""
-    names = [opening.short_name(ref) for ref in refs]
+    names = opening.distinct([opening.short_name(ref) for ref in refs])
     if any("=" in text for text in texts):
         whole = dict(zip(refs, names, strict=True))
         texts = ["=".join([whole.get(name, name), value]) for name, _, value in (t.rpartition("=") for t in texts)]
@@ -205,25 +224,23 @@ def _k_for(text: str) -> tuple[str, str]:
 def _common_base(adapters: Sequence[Adapter], recipe: Recipe) -> tuple[str | None, tuple[str, ...]]:
     """The one base of all adapters, as the first of them names it. Raises BaseMismatch."""
     named = [adapter for adapter in adapters if adapter.base]
-    first = named[0].base if named else None
+    first = recipe.base or (named[0].base if named else None)
     other = next((a for a in named if not same_base(a.base, first, recipe.aliases)), None)
     unnamed = [adapter.name for adapter in adapters if not adapter.base]
     notes = [f"{', '.join(unnamed)}: no base model named, taken for the others'"] if unnamed and named else []
-    if recipe.base:
-        return recipe.base, tuple(notes)
     if other and not recipe.allow_base_mismatch:
         raise BaseMismatch(
             f"These adapters were made for different base models: {first} and {other.base}.",
-            where=f"{named[0].name}, {other.name}",
+            where=", ".join(dict.fromkeys([named[0].name, other.name])),
             hint="--base NAME=PATH if they are one model, --allow-base-mismatch if you know better",
         )
     if other:
         notes.append(f"base models differ ({first}, {other.base}); merged all the same")
-    same = {adapter.base for adapter in named} == {first}
-    return (first if same or other else canonical_base(first, recipe.aliases)), tuple(notes)
+    same = recipe.base or other or {adapter.base for adapter in named} == {first}
+    return (first if same else canonical_base(first, recipe.aliases)), tuple(notes)
 
 
 def _default_name(work: Prepared) -> str:
     method = MERGE[work.recipe.method]
-    label = method.label(work.plan.jobs[0].options) if method.label else str(work.plan.rank)
+    label = method.label(work.options) if method.label else str(work.plan.rank)
     return f"{work.recipe.method}-{label}"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramerge.core.provenance import FilePin, Parent, changed, pin
-from loramerge.errors import IntegrityError, UsageError
+from loramerge.errors import BadOption, IntegrityError, UsageError
 from loramerge.formats._format import open_adapter
 from loramerge.hub.licence import declared
-from loramerge.workspace.lock import Entry
+from loramerge.workspace.lock import Entry, is_name
 from loramerge.workspace.references import resolve
 
 if TYPE_CHECKING:
@@ -74,26 +75,32 @@ def open_all(session: Session, items: Sequence[Ingredient], *, allow_pickle: boo
             where=str(session.workspace.root),
             hint="loramerge pull USER/ADAPTER, or name some",
         )
+    bad = [item.name for item in items if item.name is not None and not is_name(item.name)]
+    if bad:
+        raise BadOption(f"{bad[0]!r} cannot be the name of an adapter.", hint="letters, digits, -")
     opened = [open_ref(session, item.ref, name=item.name, allow_pickle=allow_pickle) for item in items]
-    return _distinct(opened)
+    names = distinct([one.adapter.name for one in opened])
+    return [_named(one, name) for one, name in zip(opened, names, strict=True)]
 
 
-def _distinct(opened: Sequence[Opened]) -> list[Opened]:
-    """The same with different names: heads and weights are told apart by them."""
-    seen: dict[str, int] = {}
-    made = []
-    for one in opened:
-        count = seen[one.adapter.name] = seen.get(one.adapter.name, 0) + 1
-        name = one.adapter.name if count == 1 else f"{one.adapter.name}-{count}"
-        made.append(replace(one, adapter=replace(one.adapter, name=name), origin=replace(one.origin, name=name)))
+def distinct(names: Sequence[str]) -> list[str]:
+    """The same names, made different where they are not ("a", "a-2"): heads and weights are told apart by them."""
+    made: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        made.append(next(free for free in chain([name], numbered) if free not in made))
     return made
+
+
+def _named(one: Opened, name: str) -> Opened:
+    return replace(one, adapter=replace(one.adapter, name=name), origin=replace(one.origin, name=name))
 
 
 def _pinned(session: Session, ref: HubRef) -> Entry | None:
     """What the lock pins for a reference to the Hub, so that the same reference means the same bytes."""
-    wanted = (ref.repo, ref.subfolder, ref.revision or "")
-    entries = session.workspace.entries()
-    return next((e for e in entries if e.repo and wanted == (e.repo, e.subfolder, e.revision)), None)
+    wanted = ref.revision or ""
+    same = [e for e in session.workspace.entries() if (e.repo, e.subfolder) == (ref.repo, ref.subfolder)]
+    return next((entry for entry in same if wanted in (entry.revision, entry.commit)), None)
 
 
 def _from_path(session: Session, path: Path, name: str | None, allow_pickle: bool) -> Opened:

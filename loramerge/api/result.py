@@ -11,11 +11,12 @@ from loramerge import __version__
 from loramerge.api import summary
 from loramerge.core.provenance import Lineage, pin
 from loramerge.formats._format import FORMATS, Outline, open_adapter
+from loramerge.hub.text import plain
 from loramerge.options import dump
 from loramerge.recipe import to_mapping
 from loramerge.workspace.carried import carry_tokenizer
-from loramerge.workspace.lock import Entry, is_name
-from loramerge.workspace.results import Record, new_folder, write_record
+from loramerge.workspace.lock import Entry
+from loramerge.workspace.results import Record, new_folder, write_card, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,7 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
         notes = carry_tokenizer([one.folder for one in work.opened], folder)
         report = summary.report(modules, work.base, [*work.notes, *extras.notes, *notes])
         write_record(folder, Record("adapter", lineage, to_mapping(work.recipe), report))
-        text = card(target.name, lineage, report["families"], report["notes"])
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        write_card(folder, card(target.name, lineage, report["families"], report["notes"]))
         _check(folder, outline)
     return report
 
@@ -58,12 +58,12 @@ def record(session: Session, target: Path) -> str:
     """Put a result into the lock under its folder's name; returns the name."""
     adapter = open_adapter(target)
     entry = Entry(
-        name=target.name if is_name(target.name) else adapter.name,
+        name=target.name,
         role="result",
         files=pin(target, contents(target)),
         path=session.workspace.relative(target),
         format=adapter.format,
-        base=adapter.base or "",
+        base=plain(adapter.base or ""),
         rank=adapter.rank,
         modules=len(adapter.modules),
         size=adapter.nbytes,
@@ -86,7 +86,7 @@ def lineage_of(work: Prepared, parents: tuple[Any, ...]) -> Lineage:
     """The record of a merge: what went in, and all options as they were used."""
     return Lineage(
         method=work.recipe.method,
-        options=dump(work.plan.jobs[0].options) | dict(work.recipe.options),
+        options=dump(work.options),
         parents=parents,
         rank=work.recipe.rank,
         weights=work.recipe.weights,
@@ -114,14 +114,8 @@ def _config(adapters: Sequence[Adapter], extras: Extras) -> dict[str, Any]:
         for name in _CARRIED
         if name in first and all(adapter.config.get(name) == first[name] for adapter in adapters)
     }
-    # A task without its head: PEFT would wrap a head of its own and miss the tensors.
-    if not any(spec.kind == "saved" for spec, _ in extras.kept) and any(_has_head(a) for a in adapters):
-        same["task_type"] = None
-    return same
-
-
-def _has_head(adapter: Adapter) -> bool:
-    return any(spec.kind == "saved" for spec in adapter.extras.values())
+    saved = [name for adapter in adapters for name in adapter.config.get("modules_to_save") or ()]
+    return {**same, "modules_to_save": list(dict.fromkeys(saved))}
 
 
 def _updates(session: Session, work: Prepared, modules: dict[str, Any]) -> Iterator[tuple[str, LowRank]]:

@@ -26,7 +26,8 @@ class Session:
 
     `workers` None uses every core this process may; `executor` is "threads" or "processes" (the
     bytes are the same); `device` is "cpu", "cuda" or "auto"; `max_memory` in bytes bounds what
-    merges hold at once; `cache` is where downloads are kept (default: huggingface_hub's own).
+    merges hold at once; `cache` is where downloads are kept (default: huggingface_hub's own). `insecure` lets a
+    token go over plain http to another machine.
     """
 
     folder: Path = Path()
@@ -38,6 +39,7 @@ class Session:
     device: str = "cpu"
     max_memory: int | None = None
     cache: Path | None = None
+    insecure: bool = False
     progress: Progress = silent
 
     @cached_property
@@ -45,7 +47,9 @@ class Session:
         """The Hub, asked only when something needs it."""
         from loramerge.hub.session import Hub
 
-        return Hub(endpoint=self.endpoint, token=self.token, offline=self.offline, cache=self.cache)
+        return Hub(
+            endpoint=self.endpoint, token=self.token, offline=self.offline, cache=self.cache, insecure=self.insecure
+        )
 
     @cached_property
     def workspace(self) -> Workspace:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loramerge.core.provenance import FilePin, pin
 from loramerge.errors import BadOption, IntegrityError, LockMismatch, LoramergeError, UsageError
 from loramerge.formats._format import open_adapter
+from loramerge.hub.text import plain
 from loramerge.workspace.lock import Entry
 from loramerge.workspace.references import resolve
 from loramerge.workspace.results import copy, new_folder
@@ -71,11 +72,14 @@ def remove(session: Session, names: Sequence[str], *, purge: bool = False) -> li
     """Forget entries; with `purge` also drop what the cache holds of them. Raises UnknownName before any change."""
     from loramerge.hub import cache
 
-    entries = [session.workspace.get(name) for name in names]
+    entries = [session.workspace.get(name) for name in dict.fromkeys(names)]
     rows = []
     for entry in entries:
         session.workspace.remove(entry.name)
-        freed = cache.purge(session.hub, entry.repo, entry.commit) if purge and entry.repo else 0
+        # Two adapters can be folders of one commit: the other's files stay.
+        needed = {(other.repo, other.commit) for other in session.workspace.entries()}
+        alone = entry.repo and (entry.repo, entry.commit) not in needed
+        freed = cache.purge(session.hub, entry.repo, entry.commit) if purge and alone else 0
         rows.append({"name": entry.name, "role": entry.role, "source": _source(entry), "freed": freed})
     return rows
 
@@ -148,7 +152,7 @@ def _local(session: Session, path: Path, name: str | None, allow_pickle: bool) -
     adapter = open_adapter(path, name=name, allow_pickle=allow_pickle)
     folder = adapter.path or path
     files = pin(folder if folder.is_dir() else folder.parent, adapter.files)
-    return _entry(adapter, files, path=session.workspace.relative(folder), pickle=allow_pickle)
+    return _entry(adapter, files, path=session.workspace.relative(folder))
 
 
 def _remote(
@@ -162,11 +166,13 @@ def _remote(
         say(note)
     _check_moved(session, ref, remote, frozen, say)
     where = {"repo": remote.repo, "revision": ref.revision or "", "commit": remote.commit, "subfolder": ref.subfolder}
+    promised = _promised(remote, name or ref.name, where)
+    session.workspace.check(promised)
     if dry_run:
-        return _promised(remote, name or ref.name, where), Path()
+        return promised, Path()
     folder, pins = download(session.hub, remote.pinned, _bytes(session))
     adapter = open_adapter(folder, name=name or ref.name, allow_pickle=allow_pickle)
-    return _entry(adapter, pins, pickle=remote.adapter is None, **where), folder
+    return _entry(adapter, pins, **where), folder
 
 
 def _check_moved(session: Session, ref: HubRef, remote: Remote, frozen: bool, say: Say) -> None:
@@ -177,7 +183,7 @@ def _check_moved(session: Session, ref: HubRef, remote: Remote, frozen: bool, sa
         return
     if frozen:
         raise _moved(known, remote.commit)
-    say(f"{known.name}: {known.revision or 'main'} moved from {known.commit[:12]} to {remote.commit[:12]}")
+    say(f"{known.name}: pinned to {remote.commit[:12]} from now on, {known.commit[:12]} so far")
 
 
 def _moved(entry: Entry, commit: str) -> LockMismatch:
@@ -185,7 +191,7 @@ def _moved(entry: Entry, commit: str) -> LockMismatch:
         f"{entry.revision or 'main'} of {entry.repo} is not what the lock pins:"
         f" {commit[:12]} now, {entry.commit[:12]} then.",
         where=entry.name,
-        hint=f"loramerge pull {entry.repo}, to pin the new one",
+        hint=f"loramerge pull {entry.reference}, to pin the new one",
     )
 
 
@@ -231,10 +237,11 @@ def _entry(adapter: Adapter, files: tuple[FilePin, ...], **where: Any) -> Entry:
         role="source",
         files=files,
         format=adapter.format,
-        base=adapter.base or "",
+        base=plain(adapter.base or ""),
         rank=adapter.rank,
         modules=len(adapter.modules),
         size=sum(file.size for file in files),
+        pickle=any(file.path.endswith(".bin") for file in files),
         **where,
     )
 

@@ -21,6 +21,9 @@ def global_options() -> list[click.Option]:
         click.Option(["-q", "--quiet"], is_flag=True, default=None, help="One id per line, nothing else."),
         click.Option(["--endpoint"], metavar="URL", help="The Hub to talk to."),
         click.Option(["--offline"], is_flag=True, default=None, help="Never use the network."),
+        click.Option(
+            ["--insecure"], is_flag=True, default=None, help="Send a token over plain http too (a LAN's Hub)."
+        ),
         click.Option(["--workers"], type=click.IntRange(1), metavar="N", help="Modules worked on at once."),
         click.Option(["--executor"], type=click.Choice(["threads", "processes"]), help="What a worker is."),
         click.Option(["--device"], type=click.Choice(["cpu", "cuda", "auto"]), help="Where the arithmetic runs."),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-_CONTROL = dict.fromkeys((*range(9), *range(11, 32), 127, *range(128, 160)))
-
 
 @dataclass
 class Output:
     """How results are shown. `mode` is human, json or quiet (one id per line)."""
 
     mode: str = "human"
-    _bars: list[Any] = field(default_factory=list)
 
     def table(self, rows: Sequence[Row], *, id: str, title: str = "") -> None:
         """Rows of data: a table, a JSON array, or the `id` column alone."""
@@ -34,10 +31,10 @@ class Output:
         else:
             self._rich_table(rows, title, stderr=False)
 
-    def result(self, what: str, fields: Row, *, id: str) -> None:
-        """One result: a line and its fields, a JSON object, or the field `id` alone."""
+    def result(self, what: str, fields: Row, *, id: str, more: Row | None = None) -> None:
+        """One result: a line and its fields, a JSON object (with `more`), or the field `id` alone."""
         if self.mode == "json":
-            self._json(fields)
+            self._json({**fields, **(more or {})})
         elif self.mode == "quiet":
             self._line(str(fields[id]))
         else:
@@ -54,16 +51,17 @@ class Output:
             self._line(str(facts[id]))
         else:
             for key, value in facts.items():
-                if value not in (None, "", (), []):
+                if value not in (None, "", (), [], {}):
                     self._line(f"{key.replace('_', ' ')}: {_cell(value)}")
             self._rich_table(more[1], "", stderr=False)
 
-    def text(self, text: str, data: Any = None) -> None:
-        """Free text as data; `data` is what JSON shows instead."""
+    def text(self, lines: Iterable[str], data: Any) -> None:
+        """Lines of text as data; `data` is what JSON shows instead."""
         if self.mode == "json":
             self._json(data)
         else:
-            self._line(text)
+            for line in lines:
+                self._line(line)
 
     def talk_table(self, rows: Sequence[Row], *, title: str = "") -> None:
         """A table that explains rather than answers: on stderr, and only for people."""
@@ -84,7 +82,7 @@ class Output:
         """A failure, in up to three lines, or as one JSON object."""
         if self.mode == "json":
             found = {"error": message, "where": where, "hint": hint, "exit_code": exit_code}
-            sys.stderr.write(json.dumps(found, ensure_ascii=False) + "\n")
+            sys.stderr.write(json.dumps(found) + "\n")
             return
         lines = [f"Error: {message}", f"  at: {where}" if where else "", f"  try: {hint}" if hint else ""]
         for line in filter(None, lines):
@@ -107,18 +105,18 @@ class Output:
 
         console = _console(stderr=stderr)
         table = Table(title=title or None, title_justify="left", box=_box(), pad_edge=False)
-        names = list(rows[0]) if rows else []
+        names = list(dict.fromkeys(name for row in rows for name in row))
         for name in names:
-            numbers = all(isinstance(row[name], int | float | None) for row in rows)
+            numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
             justify: Any = "right" if numbers else "left"
             table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(clean(_cell(row[name]))) for name in names))
+            table.add_row(*(Text(clean(_cell(row.get(name)))) for name in names))
         if rows:
             console.print(table)
 
     def _json(self, data: Any) -> None:
-        sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(data, default=str) + "\n")
 
     def _line(self, text: str) -> None:
         sys.stdout.write(clean(text) + "\n")
@@ -129,8 +127,8 @@ class Output:
 
 
 def clean(text: str) -> str:
-    """The text without control characters: names and cards come from strangers."""
-    return text.translate(_CONTROL)
+    """One printable line: names and cards come from strangers, who may know what moves a cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -42,6 +42,7 @@ def session() -> Iterator[tuple[Session, Output]]:
                 Path(settings.get("workspace") or "."),
                 endpoint=settings.get("endpoint"),
                 offline=bool(settings.get("offline")),
+                insecure=bool(settings.get("insecure")),
                 workers=settings.get("workers"),
                 executor=settings.get("executor") or "threads",
                 device=settings.get("device") or "cpu",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -76,9 +77,15 @@ def cli(context: click.Context, /, **values: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit code."""
     settings: dict[str, Any] = {}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ is no reason to fail
     try:
         code = cli.main(args=arguments, prog_name="loramerge", standalone_mode=False, obj=settings)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = error.exit_code
     except BrokenPipeError:
         # Whoever read our output has had enough; a second error while closing would only confuse.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The tensor types an adapter's factors may have (safetensors' names) and their sizes in bytes."""
+
+
+def widest(dtypes: Iterable[str]) -> str:
+    """The smallest of DTYPE_BYTES that holds the numbers of all: F32 where F16 meets BF16."""
+    kinds = set(dtypes)
+    if {"F16", "BF16"} <= kinds and not kinds & {"F32", "F64"}:
+        return "F32"
+    return max(sorted(kinds), key=lambda kind: DTYPE_BYTES[kind])
 
 
 @dataclass(frozen=True, slots=True)

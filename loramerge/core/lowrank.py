@@ -105,9 +105,7 @@ def cat(deltas: Sequence[LowRank]) -> LowRank:
     """
     import torch
 
-    shapes = {delta.shape for delta in deltas}
-    if len(shapes) != 1:
-        raise ShapeMismatch(f"Updates of shapes {' and '.join(map(str, sorted(shapes)))} cannot be added.")
+    common_shape(deltas)
     parts = [delta.folded() for delta in deltas]
     biases = [part.bias for part in parts if part.bias is not None]
     return LowRank(
@@ -115,3 +113,11 @@ def cat(deltas: Sequence[LowRank]) -> LowRank:
         a=torch.cat([part.a for part in parts], dim=0),
         bias=torch.stack(biases).sum(0) if biases else None,
     )
+
+
+def common_shape(deltas: Sequence[LowRank]) -> tuple[int, int]:
+    """The (out, in) of all of some updates; raises ShapeMismatch where there is more than one."""
+    shapes = {delta.shape for delta in deltas}
+    if len(shapes) != 1:
+        raise ShapeMismatch(f"Updates of shapes {' and '.join(map(str, sorted(shapes)))} cannot be added.")
+    return shapes.pop()

@@ -7,6 +7,7 @@ of a second run are those of the first.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from loramerge.demo.digits import Digits
     from loramerge.demo.model import DigitsTransformer
 
-RANKS = {"faint": 4, "thin": 8, "tilted": 16}
+RANKS = {"faint": 4, "thin": 8, "dotted": 16}
 """The rank of the adapter for each shift."""
 NEEDS = ("peft", "transformers", "starlette", "uvicorn")
 USER = "me"
@@ -58,6 +59,7 @@ class _Stage:
     folder: Path
     endpoint: str
     token: str
+    effort: float
 
     def session(self, name: str) -> Session:
         """A workspace of that name with a cache of its own, as on a machine of its own."""
@@ -67,33 +69,35 @@ class _Stage:
         place.mkdir()
         return Session(place, self.endpoint, self.token, workers=1, cache=self.folder / f"{name}-cache")
 
-    def step(self, text: str, *commands: str) -> None:
-        """A step: what happens, and what a user would type for it."""
+    def step(self, text: str, *commands: str, at: str = "work") -> None:
+        """A step: what happens, and what a user would type for it in which folder."""
         self.out.note("")
         self.out.note(text)
         for command in commands:
-            self.out.note(f"  $ loramerge {command}")
+            self.out.note(f"  {at} $ {command}")
 
 
-def run(out: Listener, folder: Path | None = None) -> Scores:
+def run(out: Listener, folder: Path | None = None, *, effort: float = 1.0) -> Scores:
     """Play the story in `folder` (kept afterwards; must be empty) or in a temporary one.
+
+    `effort` is the share of the training that is done: little makes everything quick and the models bad.
 
     Raises MissingExtra where PEFT or the Hub's server is not installed, OutputExists where the folder
     holds something, IntegrityError where what comes back from the Hub is not what was sent.
     """
     _require_extras()
-    with _place(folder) as place:
+    with _place(folder) as place, _loopback():
         from loramerge.hub.server.serve import running
 
         with running(place / "hub", user=USER) as hub:
-            stage = _Stage(out, place, hub.endpoint, hub.token)
-            stage.step(f"A Hub of our own, at {hub.endpoint}", "hub serve --root hub")
-            return _play(stage)
+            return _play(_Stage(out, place, hub.endpoint, hub.token, effort))
 
 
 def _play(stage: _Stage) -> Scores:
     from loramerge.demo import digits
 
+    login = f"export HF_ENDPOINT={stage.endpoint} HF_TOKEN=hf_…"
+    stage.step("A Hub of our own", "loramerge hub serve --root hub &", login, at="demo")
     training, test = digits.load()
     base = _train(stage, training)
     work = stage.session("work")
@@ -114,9 +118,10 @@ def _train(stage: _Stage, training: Digits) -> DigitsTransformer:
     from loramerge.demo import train
 
     stage.step(f"Train a small transformer on {len(training.labels)} digits, and with PEFT one LoRA per shift of them")
-    base = train.base(training)
+    base = train.base(training, train.BASE.times(stage.effort))
+    schedule = train.ADAPTER.times(stage.effort)
     for shift, rank in RANKS.items():
-        train.adapter(base, training.shifted(shift), rank, stage.folder / "trained" / shift)
+        train.adapter(base, training.shifted(shift), rank, stage.folder / "trained" / shift, schedule)
         stage.out.note(f"  trained/{shift}, rank {rank}")
     return base
 
@@ -124,7 +129,7 @@ def _train(stage: _Stage, training: Digits) -> DigitsTransformer:
 def _publish(stage: _Stage, work: Session) -> None:
     from loramerge import api
 
-    stage.step("Push them", *(f"push ../trained/{shift} {_repo(shift)}" for shift in RANKS))
+    stage.step("Push them", *(f"loramerge push ../trained/{shift} {_repo(shift)}" for shift in RANKS))
     for shift in RANKS:
         api.push(work, f"../trained/{shift}", _repo(shift))
 
@@ -133,11 +138,13 @@ def _fetch(stage: _Stage, work: Session) -> list[str]:
     from loramerge import api
 
     repos = [_repo(shift) for shift in RANKS]
-    stage.step("Pull them into a workspace: pinned to a commit, every file verified", f"pull {' '.join(repos)}")
+    stage.step(
+        "Pull them into a workspace: pinned to a commit, every file verified", f"loramerge pull {' '.join(repos)}"
+    )
     rows = api.pull(work, repos)
     stage.out.talk_table(rows)
     names = [str(row["name"]) for row in rows]
-    stage.step("Look at one", f"inspect {names[0]}")
+    stage.step("Look at one", f"loramerge inspect {names[0]}")
     stage.out.talk_table(api.inspect(work, names[0]).families)
     return names
 
@@ -147,9 +154,9 @@ def _merge(stage: _Stage, work: Session) -> dict[str, Path]:
 
     stage.step(
         "Merge all three into one of rank 8, in three ways",
-        "lego --k 8",
-        "merge --method linear --rank 8 -o mean-8",
-        "merge --method linear --weights sqrt --rank 8 -o sqrt-8",
+        "loramerge lego --k 8",
+        "loramerge merge --method linear --rank 8 -o mean-8",
+        "loramerge merge --method linear --weights sqrt --rank 8 -o sqrt-8",
     )
     made = [
         api.lego(work, k=8),
@@ -166,10 +173,12 @@ def _publish_best(
     from loramerge import api
 
     name, repo = str(best["model"]), _repo("merged")
-    stage.step("Push the best merge with its card", f"push {name} {repo}")
+    stage.step("Push the best merge with its card", f"loramerge push {name} {repo}")
     api.push(work, name, repo)
 
-    stage.step("Pull it back on another machine, and check it", f"pull {repo}", "verify")
+    stage.step(
+        "Pull it back on another machine, and check it", f"loramerge pull {repo}", "loramerge verify", at="elsewhere"
+    )
     other = stage.session("elsewhere")
     pulled = str(api.pull(other, [repo])[0]["name"])
     api.verify(other, [pulled])
@@ -178,7 +187,8 @@ def _publish_best(
         raise IntegrityError("What came back from the Hub reads digits differently.", where=repo)
     stage.out.note("  the same bytes, and the same accuracy")
 
-    stage.step("What it was made of; and make it again from that", f"log {pulled}", f"rebuild {pulled}")
+    commands = (f"loramerge log {pulled}", f"loramerge rebuild {pulled}")
+    stage.step("What it was made of; and make it again from that", *commands, at="elsewhere")
     for line in api.log(other, pulled).lines():
         stage.out.note(f"  {line}")
     stage.out.talk_table(api.rebuild(other, pulled))
@@ -216,6 +226,24 @@ def _require_extras() -> None:
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
         raise MissingExtra(f"The demo needs {', '.join(missing)}.", hint="pip install 'loramerge[demo]'")
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Proxies and HF_HUB_OFFLINE are about other machines: neither may stand between the story and its Hub.
+
+    huggingface_hub reads the latter once, when it is first imported.
+    """
+    before = dict(os.environ)
+    direct = ",".join(filter(None, (before.get("no_proxy") or before.get("NO_PROXY"), "127.0.0.1")))
+    os.environ.update(no_proxy=direct, NO_PROXY=direct)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager

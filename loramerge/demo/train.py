@@ -29,6 +29,10 @@ class Schedule:
     epochs: int
     rate: float
 
+    def times(self, effort: float) -> Schedule:
+        """A share of the passes, at least one."""
+        return Schedule(max(1, round(self.epochs * effort)), self.rate)
+
 
 BASE = Schedule(epochs=40, rate=3e-3)
 ADAPTER = Schedule(epochs=15, rate=4e-3)

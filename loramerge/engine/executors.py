@@ -73,12 +73,11 @@ _PAYLOAD: list[Any] = []
 
 def _begin(payload: Any) -> None:
     """What a worker process is handed once, when it starts."""
+    from threadpoolctl import threadpool_limits
+
     _quiet_thread()
+    threadpool_limits(1)  # numpy's, for as long as the process lives
     _PAYLOAD[:] = [payload]
-
-
-def _remote(work: Work[J, R], job: J) -> R:
-    return work(job, _PAYLOAD[0])
 
 
 def _processes(pool: ProcessPoolExecutor, work: Work[J, R], jobs: Sequence[J], workers: int) -> Iterator[R]:
@@ -99,7 +98,7 @@ class _Remote:
         self.work = work
 
     def __call__(self, job: Any) -> Any:
-        return _remote(self.work, job)
+        return self.work(job, _PAYLOAD[0])
 
 
 def _windowed(

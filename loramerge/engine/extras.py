@@ -15,11 +15,11 @@ Absolute values are averaged over the adapters that have them, with weights that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial, reduce
 from typing import TYPE_CHECKING
 
-from loramerge.core.adapter import Adapter, ExtraSpec
+from loramerge.core.adapter import DTYPE_BYTES, Adapter, ExtraSpec, widest
 from loramerge.core.names import natural
 from loramerge.errors import BadOption, IncompatibleError, ShapeMismatch
 from loramerge.registry import near
@@ -151,14 +151,15 @@ def _owners(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
 
 
 def _average(item: _Found, weights: Sequence[float]) -> Source:
-    if item.spec.kind == "raw":
+    if item.spec.kind == "raw" or any(spec.dtype not in DTYPE_BYTES for spec in item.specs):
         raise IncompatibleError(
             f"Nobody knows how to merge the tensor {item.key}.", where=item.where, hint="--extras drop"
         )
     if len({(spec.shape, spec.indices) for spec in item.specs}) > 1:
-        shapes = " and ".join(str(shape) for shape in sorted({spec.shape for spec in item.specs}))
+        shapes = sorted({str(spec.shape) for spec in item.specs})
+        what = f"its shape is {' and '.join(shapes)}" if len(shapes) > 1 else "its rows stand for different tokens"
         raise ShapeMismatch(
-            f"Adapters disagree about {item.key}: {shapes}.",
+            f"Adapters disagree about {item.key}: {what}.",
             where=item.where,
             hint="--extras first:NAME, or --extras drop",
         )
@@ -167,7 +168,8 @@ def _average(item: _Found, weights: Sequence[float]) -> Source:
         raise BadOption(
             f"The weights of {item.key} sum to zero, so there is no average.", where=item.where, hint="--extras drop"
         )
-    return item.spec, partial(_mean, tuple(item.loads), tuple(weights[i] / total for i in item.owners))
+    spec = replace(item.spec, dtype=widest(spec.dtype for spec in item.specs))
+    return spec, partial(_mean, tuple(item.loads), tuple(weights[i] / total for i in item.owners))
 
 
 def _mean(loads: Sequence[Callable[[], Tensor]], shares: Sequence[float]) -> Tensor:
@@ -178,7 +180,7 @@ def _mean(loads: Sequence[Callable[[], Tensor]], shares: Sequence[float]) -> Ten
         (tensor.to(torch.float64) * share for tensor, share in zip(tensors, shares, strict=True)),
         torch.zeros(tensors[0].shape, dtype=torch.float64),
     )
-    return total.to(tensors[0].dtype)
+    return total.to(reduce(torch.promote_types, (tensor.dtype for tensor in tensors)))
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from loramerge.core.adapter import DTYPE_BYTES, Adapter, ModuleSpec
-from loramerge.core.names import first_match, natural
+from loramerge.core.adapter import DTYPE_BYTES, Adapter, ModuleSpec, widest
+from loramerge.core.names import first_match, matches, natural
 from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
 from loramerge.options import parse
 
@@ -118,9 +117,9 @@ def plan(
     if method.check:
         method.check(parse(method.options, request.options), ranks)
     _check_patterns(request.overrides, members)
-    dtype = request.dtype or _widest(adapters)
+    dtype = request.dtype or widest(spec.dtype for adapter in adapters for spec in adapter.modules.values())
     jobs = tuple(_job(adapters, name, found, request, method, dtype, device) for name, found in members.items())
-    return _fitted(Plan(jobs, executor, workers or default_workers(), device), max_memory)
+    return _fitted(Plan(jobs, executor, workers or default_workers(), device, _notes(adapters)), max_memory)
 
 
 def default_workers() -> int:
@@ -147,13 +146,22 @@ def _check_adapters(adapters: Sequence[Adapter], request: Request) -> None:
     empty = [adapter.name for adapter in adapters if not adapter.modules]
     if empty:
         raise UsageError("There is no LoRA module to merge.", where=", ".join(empty), hint="loramerge show NAME")
-    dora = [a.name for a in adapters if any(spec.dora for spec in a.modules.values())]
+    dora = _with_dora(adapters)
     if dora and request.dora == "error":
         raise NeedsBase(
             "A DoRA update depends on the base weights, which a merge of adapters does not have.",
             where=", ".join(dora),
             hint="--dora factors merges the factors and leaves the magnitudes out (approximate)",
         )
+
+
+def _with_dora(adapters: Sequence[Adapter]) -> list[str]:
+    return [a.name for a in adapters if any(spec.dora for spec in a.modules.values())]
+
+
+def _notes(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    names = ", ".join(_with_dora(adapters))
+    return (f"the DoRA magnitudes of {names} are left out, so this merge is approximate",) if names else ()
 
 
 def _members(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
@@ -165,17 +173,9 @@ def _members(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
 
 
 def _check_patterns(overrides: Mapping[str, Any], members: Mapping[str, Any]) -> None:
-    used = {pattern for name in members for pattern in [first_match(overrides, name)] if pattern is not None}
     for pattern in overrides:
-        if pattern not in used:
+        if not any(matches(pattern, name) for name in members):
             raise BadOption(f"No module matches {pattern!r}.", hint="loramerge inspect NAME lists the modules")
-
-
-def _widest(adapters: Sequence[Adapter]) -> str:
-    kinds = Counter(spec.dtype for adapter in adapters for spec in adapter.modules.values())
-    if {"F16", "BF16"} <= kinds.keys() and not kinds.keys() & {"F32", "F64"}:
-        return "F32"  # neither half type holds the other's values
-    return max(sorted(kinds), key=lambda kind: DTYPE_BYTES[kind])
 
 
 def _job(

@@ -60,7 +60,7 @@ def open_adapter(path: Path | str, name: str | None = None, *, allow_pickle: boo
     Raises NotFound where there is nothing, UnknownFormat where nobody knows it, and what the format's
     reader raises.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     if not path.exists():
         raise NotFound(f"There is nothing at {path}.", hint="USER/ADAPTER, without ./, names an adapter on the Hub")
     for candidate in FORMATS.names():

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from loramerge.errors import BadConfig
-from loramerge.formats import _json
-from loramerge.formats._pattern import MAX_PATTERN, first_match
+from loramerge.formats import _json, _pattern
+from loramerge.formats._pattern import first_match
 from loramerge.formats._peft_refusals import refuse_config
 
 NAME = "adapter_config.json"
@@ -90,7 +90,10 @@ def check(raw: Mapping[str, Any], where: str) -> Config:
     for field, (holds, what) in FIELDS.items():
         if raw.get(field) is not None and not holds(raw[field]):
             raise BadConfig(f"{field} is {_short(raw[field])}, which is not {what}.", where=where)
-    return Config(raw, where)
+    config = Config(raw, where)
+    for pattern in (*config.rank_pattern, *config.alpha_pattern):
+        _pattern.check(pattern, where)
+    return config
 
 
 def _short(value: Any) -> str:
@@ -128,8 +131,7 @@ def _tokens(value: Any) -> bool:
 
 def _pattern_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def check_pattern(value: Any) -> bool:
-        short = isinstance(value, dict) and len(value) <= _MAX_PATTERNS and all(len(k) <= MAX_PATTERN for k in value)
-        return short and all(map(holds, value.values()))
+        return isinstance(value, dict) and len(value) <= _MAX_PATTERNS and all(map(holds, value.values()))
 
     return check_pattern
 

@@ -98,10 +98,9 @@ def _made(sheet: Sheet) -> dict[str, Any]:
         "ensure_weight_tying": outline.config.get("ensure_weight_tying"),
         "trainable_token_indices": {s.module: list(s.indices) for s, _ in outline.extras if s.kind == "tokens"},
         "lora_bias": sheet.has_bias,
-        "use_dora": any(spec.dora for spec in outline.modules),
+        "use_dora": bool(sheet.dora),
     }
-    saved = [spec.module for spec, _ in outline.extras if spec.kind == "saved"]
-    to_save = [name for name in outline.config.get("modules_to_save") or () if any(map(_ends(name), saved))]
+    to_save = _to_save(outline)
     task = outline.config.get("task_type")
     return {
         "base_model_name_or_path": outline.base,
@@ -118,8 +117,11 @@ def _made(sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _ends(suffix: str) -> Any:
-    return lambda path: any(part.endswith(suffix) for part in (*ancestors(path), path))
+def _to_save(outline: Outline) -> list[str]:
+    """The modules_to_save that have something saved: PEFT fails where one of them has not."""
+    keys = [spec.key for spec, _ in outline.extras if spec.kind == "saved"]
+    paths = {path for key in keys for path in ancestors(key)}
+    return [name for name in outline.config.get("modules_to_save") or () if any(path.endswith(name) for path in paths)]
 
 
 def _bias(outline: Outline, sheet: Sheet) -> str:

@@ -27,10 +27,11 @@ class Sheet:
         self.outline = outline
         self.specs = {spec.name: spec for spec in outline.modules}
         self.ranks: dict[str, int] = {}
-        if len({spec.dora for spec in outline.modules}) > 1 and not outline.verbatim:
+        self.dora = {spec.module for spec, _ in outline.extras if spec.kind == "magnitude"}
+        if self.dora and self.dora != self.specs.keys() and not outline.verbatim:
             raise IncompatibleError(
                 "Some updates have DoRA magnitudes and others have none; PEFT has one switch for all of them.",
-                where=", ".join([spec.name for spec in outline.modules if not spec.dora][:3]),
+                where=", ".join(sorted(self.specs.keys() - self.dora)[:3]),
             )
 
     @cached_property
@@ -86,14 +87,14 @@ class Sheet:
         for name, update in updates:
             spec = self.specs[name]
             final = update if self.outline.verbatim else self.settle(spec, update)
+            shapes = self.shapes(spec, final.rank)
+            assert final.scale == (spec.scale if self.outline.verbatim else 1.0), name
+            assert final.bias is None or "bias" in shapes, name
             self.ranks[name] = final.rank
-            stored = {"a": final.a, "b": final.b, "embedding_a": final.a, "embedding_b": final.b, "bias": final.bias}
-            for part, shape in self.shapes(spec, final.rank).items():
-                tensor = stored[part]
-                yield (
-                    disk_key(name, part, self.specs),
-                    final.b.new_zeros(shape) if tensor is None else tensor.reshape(shape),
-                )
+            bias = final.b.new_zeros(spec.out) if final.bias is None else final.bias
+            stored = {"a": final.a, "b": final.b, "embedding_a": final.a, "embedding_b": final.b, "bias": bias}
+            for part, shape in shapes.items():
+                yield disk_key(name, part, self.specs), stored[part].reshape(shape)
         for extra, load in self.outline.extras:
             yield self.extra_key(extra), load()
 

@@ -197,7 +197,11 @@ def finite(tensor: Tensor, name: str, where: str) -> Tensor:
     plain = tensor if tensor.itemsize > 1 else tensor.float()
     if not plain.isfinite().all():
         count = int((~plain.isfinite()).sum())
-        raise BadTensor(f"{name} holds {count:,} elements that are NaN or infinite.", where=where)
+        raise BadTensor(
+            f"{name} holds {count:,} elements that are NaN or infinite.",
+            where=where,
+            hint="take an earlier checkpoint of this adapter, or leave it out",
+        )
     return tensor
 
 

@@ -84,7 +84,8 @@ def _no_protocol(error: BaseException, subject: str, url: str) -> LoramergeError
 
 
 def _gated(error: Any, subject: str, url: str) -> LoramergeError:
-    return Gated(f"{subject} is gated.", where=_said(error), hint=f"ask for access at {url}/{subject}, then {_LOGIN}")
+    hint = f"ask for access at {url}/{subject}, then {_LOGIN} read it"
+    return Gated(f"{subject} is gated{_said(error)}.", where=url, hint=hint)
 
 
 def _disabled(error: Any, subject: str, url: str) -> LoramergeError:
@@ -120,16 +121,17 @@ def _offline(error: Any, subject: str, url: str) -> LoramergeError:
 def _status(error: Any, subject: str, url: str) -> LoramergeError:
     code = error.response.status_code
     if code == 401:
-        return NotAllowed(f"The Hub does not accept the token for {subject}.", where=_said(error), hint=f"{_LOGIN}")
+        message = f"The Hub does not accept the token for {subject}{_said(error)}."
+        return NotAllowed(message, where=url, hint=f"{_LOGIN} do this")
     if code == 403:
-        return NotAllowed(f"The token may not do this to {subject}.", where=_said(error), hint=f"{_LOGIN} write there")
+        message = f"The token may not do this to {subject}{_said(error)}."
+        return NotAllowed(message, where=url, hint=f"{_LOGIN} do this")
     if code == 404:
-        return NotFound(f"The Hub has nothing at {subject}.", where=_said(error), hint=_NOT_A_HUB)
+        return NotFound(f"The Hub has nothing at {subject}{_said(error)}.", where=url, hint=_NOT_A_HUB)
     if code == 429 or code >= 500:
-        return NetworkError(
-            f"The Hub cannot answer about {subject} now ({code}).", where=_said(error), hint="try later"
-        )
-    return LoramergeError(f"The Hub refuses what was asked of {subject} ({code}).", where=_said(error))
+        message = f"The Hub cannot answer about {subject} now ({code}{_said(error)})."
+        return NetworkError(message, where=url, hint="try again later")
+    return LoramergeError(f"The Hub refuses what was asked of {subject} ({code}{_said(error)}).", where=url)
 
 
 def _transport(error: Any, subject: str, url: str) -> LoramergeError:
@@ -167,14 +169,15 @@ def _wrapped(error: Any, subject: str, url: str) -> LoramergeError:
 
 def _local(error: OSError, subject: str, url: str) -> LoramergeError:
     if error.errno is None:  # huggingface_hub's own: the length of a download is not what was announced
-        return IntegrityError(f"A file of {subject} has a wrong length: {plain(str(error))}", hint="pull again")
+        why = plain(str(error).partition("(")[0])
+        return IntegrityError(f"A download from {subject} is not whole: {why}.", where=url, hint="pull again")
     return LoramergeError(
         f"{subject} cannot be stored: {error.strerror}.",
-        where=str(error.filename or ""),
+        where=str(error.filename or "the cache"),
         hint="HF_HOME names the folder of the cache",
     )
 
 
 def _said(error: Any) -> str:
-    """What the server itself says, without what it must not do to a terminal; else the address."""
-    return plain(error.server_message or str(error.response.url).partition("?")[0])
+    """What the server itself says, if anything, without what it must not do to a terminal."""
+    return f": {plain(error.server_message).rstrip('.')}" if error.server_message else ""

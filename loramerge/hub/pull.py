@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from loramerge.errors import BadConfig, FormatError, IntegrityError, NotFound, UnknownFormat, UnsafePickle
+from loramerge.errors import BadConfig, FormatError, IntegrityError, NotFound, UnknownFormat, UnsafePickle, UsageError
 from loramerge.formats import _json
 from loramerge.formats._tensors import Header, header_length, parse_header
 from loramerge.formats.peft import CONFIG, PICKLE, WEIGHTS, outline
@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from loramerge.core.adapter import Adapter
     from loramerge.hub.session import Hub
 
-COMPANIONS = (
-    *("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "loramerge.json", "*.sig", "heads/*.safetensors"),
+TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.*"),
+    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"),
+)
+COMPANIONS = (
+    "README.md",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+    "loramerge.json",
+    "*.sig",
+    "heads/*.safetensors",
+    *TOKENIZER,
 )
 """What an adapter may bring along besides its weights and config; nothing else is pulled or pushed."""
 
@@ -100,8 +109,8 @@ def plan_pull(hub: Hub, ref: HubRef, *, allow_pickle: bool = False, max_size: in
     info: ModelInfo = hub.ask(
         ref.repo, lambda api: api.model_info(ref.repo, revision=ref.revision, files_metadata=True)
     )
-    repo = parse(str(info.id)).repo
-    listing = _listing(repo, info)
+    listing = _listing(ref.repo, info)
+    repo = _present_name(ref.repo, info)
     chosen = _chosen(listing, HubRef(repo, ref.revision, ref.subfolder), allow_pickle)
     pinned = Pinned(repo, str(info.sha), ref.subfolder, tuple(chosen))
     _limits(pinned, max_size)
@@ -127,8 +136,20 @@ def wanted(paths: Iterable[str], *, allow_pickle: bool) -> list[str]:
             f"The weights are a pickle ({PICKLE}), which can run code when it is opened.",
             hint="--allow-pickle, if you trust its author",
         )
-    companions = [path for path in sorted(found) if any(fnmatchcase(path, p) for p in COMPANIONS)]
+    companions = [path for path in sorted(found) if any(_matches(path, pattern) for pattern in COMPANIONS)]
     return [*((weights, CONFIG) if weights and CONFIG in found else ()), *companions]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatchcase(path, pattern) and path.count("/") == pattern.count("/")
+
+
+def _present_name(repo: str, info: ModelInfo) -> str:
+    """The repo's id, which is another one than was asked for where it was renamed."""
+    try:
+        return parse(str(info.id)).repo
+    except UsageError as error:
+        raise IntegrityError(f"The Hub gives {repo} an impossible name: {error.message}", where=plain(repo)) from None
 
 
 def _listing(repo: str, info: ModelInfo) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramerge.core.provenance import FilePin, git_blob_sha1, pin
-from loramerge.errors import IntegrityError, NetworkError, NotAllowed, NotFound, UnknownFormat, UsageError
+from loramerge.errors import IntegrityError, NotAllowed, NotFound, UnknownFormat, UsageError
+from loramerge.formats.peft import CONFIG
 from loramerge.hub.download import Progress
-from loramerge.hub.pull import CONFIG, wanted
+from loramerge.hub.pull import wanted
 from loramerge.hub.reference import parse
 from loramerge.hub.session import quiet
-from loramerge.hub.upload import Commit, send
+from loramerge.hub.upload import Commit, Unanswered, send
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -130,14 +131,17 @@ def _changed(hub: Hub, repo: str, folder: Path, files: tuple[FilePin, ...], comm
 def _commit(
     hub: Hub, commit: Commit, files: tuple[FilePin, ...], progress: Progress | None
 ) -> tuple[str, str | None, tuple[str, ...]]:
-    """The commit's id, its pull request and notes; sent again where the connection broke before it was made."""
+    """The commit's id, its pull request and notes; asked for again where the Hub could not answer.
+
+    Uploads are tried again by the client. It does not try the commit again, whose answer may have been
+    lost after it was made: it must not be made twice.
+    """
     for attempt in range(_TRIES):
         try:
             return send(hub, commit, progress)
-        except NetworkError:
-            if attempt == _TRIES - 1 or commit.pr:
+        except Unanswered:
+            if commit.pr or attempt == _TRIES - 1:
                 raise
-        # The answer may have been lost after the commit was made: it must not be made twice.
         head = str(hub.ask(commit.repo, lambda api: api.model_info(commit.repo)).sha)
         if head != commit.parent and not _changed(hub, commit.repo, commit.folder, files, head):
             return head, None, ("the connection broke after the commit was made",)

@@ -79,7 +79,11 @@ class Hub:
         from huggingface_hub import HfApi
 
         if self.offline:
-            raise Offline("This needs the Hub, and --offline forbids to ask it.", where=self.url)
+            raise Offline(
+                "This needs the Hub, and --offline forbids to ask it.",
+                where=self.url,
+                hint="without --offline; what was pulled before works with it",
+            )
         return HfApi(self.url, self.credentials, library_name="loramerge", library_version=__version__)
 
     def translated(self, subject: str) -> AbstractContextManager[None]:

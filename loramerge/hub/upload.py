@@ -14,7 +14,13 @@ from loramerge.hub.download import Progress
 from loramerge.hub.session import quiet
 
 if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, CommitOperationAdd
+
     from loramerge.hub.session import Hub
+
+
+class Unanswered(NetworkError):
+    """The commit was asked for, and no answer came: it may have been made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +55,43 @@ def send(hub: Hub, commit: Commit, progress: Progress | None) -> tuple[str, str 
 
 def _send(hub: Hub, commit: Commit, progress: Progress | None, *, by_lfs: bool) -> tuple[str, str | None]:
     from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.errors import HfHubHTTPError
 
     meter = _Meter(commit, progress)
-    with hub.translated(commit.repo), quiet(), ExitStack() as stack:
+    with quiet(), ExitStack() as stack:
         sources = {
             path: stack.enter_context(_Counted(commit.folder / path, path, meter)) if by_lfs else commit.folder / path
             for path in commit.files
         }
         operations = [CommitOperationAdd(path, source) for path, source in sources.items()]
         meter.running = True
-        try:
-            made = hub.api.create_commit(
+        with hub.translated(commit.repo):
+            hub.api.preupload_lfs_files(commit.repo, operations, create_pr=commit.pr)
+        made = _commit(hub, commit, operations)
+    meter.done()
+    return made.oid, made.pr_url
+
+
+def _commit(hub: Hub, commit: Commit, operations: list[CommitOperationAdd]) -> CommitInfo:
+    """The commit of what was uploaded. Raises Unanswered where it may have been made all the same."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        with hub.translated(commit.repo):
+            return hub.api.create_commit(
                 commit.repo,
                 operations,
                 commit_message=commit.message,
                 parent_commit=commit.parent,
                 create_pr=commit.pr,
             )
-        except HfHubHTTPError as error:
-            if error.response.status_code == 412:
-                raise _overtaken(commit.repo, hub.url) from error
+    except NetworkError as error:
+        raise Unanswered(error.message, where=error.where, hint=error.hint) from error.__cause__
+    except LoramergeError as error:
+        cause = error.__cause__
+        if not isinstance(cause, HfHubHTTPError) or cause.response.status_code != 412:
             raise
-    meter.done()
-    return made.oid, made.pr_url
-
-
-def _overtaken(repo: str, url: str) -> LoramergeError:
-    return LoramergeError(f"Somebody else pushed to {repo} meanwhile.", where=url, hint="push again, or --pr")
+        message = f"Somebody else pushed to {commit.repo} meanwhile."
+        raise LoramergeError(message, where=hub.url, hint="push again, or --pr") from cause
 
 
 class _Meter:

@@ -28,6 +28,8 @@ GRAM_LIMIT = 8192
 _SAME = 1e-12
 """Units whose squared distance is below this share of the largest squared length are one point."""
 _ROUNDS = 300
+_AT_ONCE = 2**18
+"""Numbers in a table of starts × clusters × units; where fewer starts fill it, there are more starts."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,23 @@ def kmeans(gram: Floats, k: int, *, n_init: int = 10, seed: int = 0, signed: boo
     """The best of `n_init` starts: seeds, Lloyd, then moving single units until no move helps (Hartigan).
 
     The first start takes farthest units as seeds, the others k-means++ with 2 + ln k candidates a seed.
-    Units that coincide stay together, so there can be fewer than k clusters. The same G, k, n_init
-    and seed give the same bytes; so put the units in an order of their own first (Units.ordered).
+    Small problems get up to ten times the starts, since those cost next to nothing. Units that coincide
+    stay together, so there can be fewer than k clusters. The same G, k, n_init and seed give the same
+    bytes; so put the units in an order of their own first (Units.ordered).
 
-    Cost a start: O(N² k) for the first assignment, then O(N k) a pass and O(N) a unit that moves.
+    Cost a start: O(N² k) for the first assignment, then O(N k) for a pass or for a unit that moves.
     """
-    if k >= len(gram):
-        return singletons(len(gram))
-    random = np.random.default_rng(seed)
-    best: _Partition | None = None
-    for start in range(n_init):
-        found = _Partition(gram, signed)
-        found.begin(found.farthest(k) if start == 0 else found.plus_plus(k, random))
-        found.lloyd()
-        found.exchange()
-        if best is None or found.inertia() < best.inertia() - found.slack:
-            best = found
-    assert best is not None
-    inertia = best.inertia()
-    return Clusters(_in_order(best.labels), best.signs, inertia, 1 - inertia / float(best.lengths.sum()))
+    count = len(gram)
+    if k >= count:
+        return singletons(count)
+    starts = n_init * max(1, min(10, _AT_ONCE // (n_init * k * count)))
+    search = _Search(gram, k, signed)
+    search.begin(search.seeds(starts, np.random.default_rng(seed)))
+    search.lloyd()
+    labels, signs, inertia = search.exchange()
+    first = int(np.flatnonzero(inertia <= inertia.min() + search.slack)[0])
+    explained = 1 - float(inertia[first]) / float(search.lengths.sum())
+    return Clusters(_in_order(labels[first]), signs[first], float(inertia[first]), explained)
 
 
 def singletons(count: int) -> Clusters:
@@ -92,138 +92,168 @@ def minibatch(rows: Floats, k: int, *, n_init: int = 10, seed: int = 0) -> Clust
     return Clusters(labels, np.ones(len(rows)), inertia, 1 - inertia / float((rows**2).sum()))
 
 
-class _Partition:
-    """A partition of N units into k clusters that moves by updating sums, not by recomputing them."""
+class _Search:
+    """Several partitions of N units into k clusters at once; the first axis of every table is the start.
 
-    def __init__(self, gram: Floats, signed: bool) -> None:
+    `labels`, `signs` (starts, N); `sums` S (starts, k, N), `squares` T and `sizes` n (starts, k). A unit
+    that moves changes two rows of `sums`, so nothing is summed anew.
+    """
+
+    def __init__(self, gram: Floats, k: int, signed: bool) -> None:
         self.gram = gram
+        self.k = k
         self.signed = signed
         self.lengths = gram.diagonal().copy()
-        self.all = np.arange(len(gram))
-        top = float(self.lengths.max())
-        self.slack = _SAME * top
+        self.slack = _SAME * float(self.lengths.max())
         """A change of the inertia below this is rounding."""
-        self.labels = np.full(len(gram), -1)
-        self.signs = np.ones(len(gram))
 
-    def begin(self, seeds: list[int]) -> None:
+    def seeds(self, starts: int, random: np.random.Generator) -> Integers:
+        """(starts, k) units: first the farthest from each other, then draws of k-means++."""
+        return np.concatenate([self._farthest()[None], self._plus_plus(starts - 1, random)])
+
+    def begin(self, seeds: Integers) -> None:
         """Assign every unit to the nearest seed."""
-        k = len(seeds)
-        near = self._close(self.gram[seeds])
-        labels = (self.lengths[seeds][:, None] - 2 * near).argmin(0)
-        self.sums = np.zeros((k, len(self.all)))
-        self._relabel(self.all, labels, self._sign(self.gram[seeds][labels, self.all]))
+        products = self.gram[seeds]
+        labels = (self.lengths[seeds][:, :, None] - 2 * self._close(products)).argmin(1)
+        self.labels, self.signs = labels, self._sign(_at(products, labels))
+        self.sums = np.zeros(products.shape)
+        self._sum(self._members())
 
     def lloyd(self) -> None:
         """Move all units to their nearest means at once, until none has a nearer one."""
         for _ in range(_ROUNDS):
             distances = self._distances()
-            nearest = distances.argmin(0)
-            gain = distances[self.labels, self.all] - distances[nearest, self.all]
-            labels = np.where(gain > self.slack, nearest, self.labels)
-            signs = self._sign(self.sums[labels, self.all])
-            moved = np.flatnonzero((labels != self.labels) | (signs != self.signs))
-            if not moved.size:
+            nearest = distances.argmin(1)
+            better = _at(distances, self.labels) - _at(distances, nearest) > self.slack
+            labels = np.where(better, nearest, self.labels)
+            signs = self._sign(_at(self.sums, labels))
+            moved = ((labels != self.labels) | (signs != self.signs)).any(0)
+            if not moved.any():
                 return
-            self._relabel(moved, labels[moved], signs[moved])
+            before = self._members(moved)
+            self.labels, self.signs = labels, signs
+            self._sum(self._members(moved) - before, moved)
 
-    def exchange(self) -> None:
-        """Move one unit at a time wherever that lowers the inertia, until no move does."""
-        for _ in range(_ROUNDS):
-            costs, here = self._costs()
-            gain = here - costs.min(0)
-            moving = np.flatnonzero(gain > self.slack)
-            if not moving.size:
-                return
-            for unit in moving[np.argsort(-gain[moving], kind="stable")]:
-                self._improve(int(unit))
+    def exchange(self) -> tuple[Integers, Floats, Floats]:
+        """Of each start, move the unit that gains most, until none gains: (labels, signs, inertia)."""
+        labels, signs, inertia = self.labels.copy(), self.signs.copy(), np.zeros(len(self.labels))
+        going = np.arange(len(labels))
+        costs, here = self._costs()
+        while going.size:
+            gain = here - costs.min(1)
+            unit = gain.argmax(1)
+            done = np.take_along_axis(gain, unit[:, None], 1)[:, 0] <= self.slack
+            if done.any():
+                labels[going[done]], signs[going[done]] = self.labels[done], self.signs[done]
+                inertia[going[done]] = self._inertia()[done]
+                going, costs, unit = going[~done], costs[~done], unit[~done]
+                self._keep(~done)
+            if going.size:
+                here = self._move(unit, costs[np.arange(len(going)), :, unit].argmin(1), costs)
+        return labels, signs, inertia
 
-    def inertia(self) -> float:
-        """Σ |x_i − μ|²."""
-        filled = self.sizes > 0
-        return max(0.0, float(self.lengths.sum() - (self.squares[filled] / self.sizes[filled]).sum()))
+    def _farthest(self) -> Integers:
+        chosen = [int(self.lengths.argmax())]
+        distances = self._from(chosen[0])
+        for _ in range(1, self.k):
+            chosen.append(int(distances.argmax()))
+            distances = np.minimum(distances, self._from(chosen[-1]))
+        return np.array(chosen)
 
-    def farthest(self, k: int) -> list[int]:
-        """Seeds: the longest unit, then each time the one farthest from all seeds so far."""
-        seeds = [int(self.lengths.argmax())]
-        distances = self._from(seeds[0])
-        while len(seeds) < k and distances.max() > 0:
-            seeds.append(int(distances.argmax()))
-            distances = np.minimum(distances, self._from(seeds[-1]))
-        return seeds
-
-    def plus_plus(self, k: int, random: np.random.Generator) -> list[int]:
-        """Seeds drawn with probability ∝ squared distance; of a few draws the one that helps most."""
-        seeds = [int(random.random() * len(self.all))]
-        distances = self._from(seeds[0])
-        tries = 2 + int(np.log(k))
-        while len(seeds) < k and distances.max() > 0:
-            ladder = distances.cumsum()
-            drawn = np.searchsorted(ladder, random.random(tries) * ladder[-1], side="right").clip(max=len(ladder) - 1)
-            left = np.minimum(distances, self._from(drawn))
-            choice = int(left.sum(1).argmin())
-            seeds.append(int(drawn[choice]))
-            distances = left[choice]
-        return seeds
+    def _plus_plus(self, starts: int, random: np.random.Generator) -> Integers:
+        """Each seed is drawn ∝ squared distance from those before; of a few draws the one that helps most."""
+        every, last = np.arange(starts), len(self.gram) - 1
+        chosen = [(random.random(starts) * len(self.gram)).astype(int)]
+        distances = self._from(chosen[0])
+        for _ in range(1, self.k):
+            ladder = distances.cumsum(1)
+            drops = random.random((starts, 2 + int(np.log(self.k)))) * ladder[:, -1:]
+            drawn = (ladder[:, None] <= drops[:, :, None]).sum(2).clip(max=last)
+            left = np.minimum(distances[:, None], self._from(drawn))
+            choice = left.sum(2).argmin(1)
+            chosen.append(drawn[every, choice])
+            distances = left[every, choice]
+        return np.stack(chosen, axis=1)
 
     def _close(self, products: Floats) -> Floats:
         return np.abs(products) if self.signed else products
 
     def _sign(self, products: Floats) -> Floats:
-        return np.where(products < 0, -1.0, 1.0) if self.signed else np.ones(len(products))
+        return np.where(products < 0, -1.0, 1.0) if self.signed else np.ones(products.shape)
 
     def _from(self, units: Any) -> Floats:
-        """Squared distances of all units from some; zero where only rounding is left."""
-        own = self.lengths[units]
-        found: Floats = self.lengths + np.expand_dims(own, -1) - 2 * self._close(self.gram[units])
+        """(…, N) squared distances from some units (…) to all; zero where only rounding is left."""
+        found: Floats = self.lengths + self.lengths[units][..., None] - 2 * self._close(self.gram[units])
         return np.where(found > self.slack, found, 0.0)
 
-    def _relabel(self, units: Integers, labels: Integers, signs: Floats) -> None:
-        k, here = len(self.sums), np.arange(len(units))
-        change = np.zeros((k, len(units)))
-        change[labels, here] = signs
-        placed = self.labels[units] >= 0
-        change[self.labels[units][placed], here[placed]] -= self.signs[units][placed]
-        self.sums += change @ (self.gram if len(units) == len(self.all) else self.gram[units])
-        self.labels[units], self.signs[units] = labels, signs
-        self.sizes = np.bincount(self.labels, minlength=k).astype(float)
-        self.squares = np.bincount(self.labels, self.signs * self.sums[self.labels, self.all], minlength=k)
+    def _members(self, units: Any = slice(None)) -> Floats:
+        """(starts, k, some units) the sign of a unit in its cluster, 0 elsewhere."""
+        labels, signs = self.labels[:, units], self.signs[:, units]
+        members: Floats = (labels[:, None] == np.arange(self.k)[:, None]) * signs[:, None]
+        return members
+
+    def _sum(self, change: Floats, units: Any = slice(None)) -> None:
+        """Add what some units' memberships changed by to `sums`; count sizes and squares."""
+        self.sums += (change.reshape(-1, change.shape[2]) @ self.gram[units]).reshape(self.sums.shape)
+        offsets = self.labels + self.k * np.arange(len(change))[:, None]
+        length, shape = len(change) * self.k, (len(change), self.k)
+        self.sizes = np.bincount(offsets.ravel(), minlength=length).reshape(shape).astype(float)
+        parts = (self.signs * _at(self.sums, self.labels)).ravel()
+        self.squares = np.bincount(offsets.ravel(), parts, minlength=length).reshape(shape)
 
     def _distances(self) -> Floats:
-        """(k, N) squared distances to the means; infinite to an empty cluster."""
-        sizes = np.maximum(self.sizes, 1)[:, None]
-        found: Floats = self.lengths - 2 * self._close(self.sums) / sizes + self.squares[:, None] / sizes**2
+        """(starts, k, N) squared distances to the means; infinite to an empty cluster."""
+        sizes = np.maximum(self.sizes, 1)[:, :, None]
+        found: Floats = self.lengths - 2 * self._close(self.sums) / sizes + self.squares[:, :, None] / sizes**2
         found[self.sizes == 0] = np.inf
         return found
 
-    def _costs(self) -> tuple[Floats, Floats]:
-        """(k, N) by how much each unit, taken out, raises the inertia where it is put; (N,) where it is."""
-        own = (self.labels, self.all)
-        rest = self.signs * self.sums[own] - self.lengths
-        squares, sizes = self.squares[self.labels] - self.lengths - 2 * rest, self.sizes[self.labels] - 1
-        found = _raised(self.lengths, self._close(self.sums), self.squares[:, None], self.sizes[:, None])
-        found[own] = _raised(self.lengths, self._close(rest), squares, sizes)
-        return found, _raised(self.lengths, rest, squares, sizes)
+    def _inertia(self) -> Floats:
+        explained = (self.squares / np.maximum(self.sizes, 1)).sum(1)
+        inertia: Floats = np.maximum(self.lengths.sum() - explained, 0.0)
+        return inertia
 
-    def _improve(self, unit: int) -> None:
-        """Move one unit to where it costs least, or turn it, if that helps as things stand now."""
-        old, sign, length = self.labels[unit], self.signs[unit], self.lengths[unit]
-        column = self.sums[:, unit]
-        rest = sign * column[old] - length
-        close, squares, sizes = self._close(column).copy(), self.squares.copy(), self.sizes.copy()
-        close[old] = self._close(rest)
-        squares[old] -= length + 2 * rest
-        sizes[old] -= 1
-        costs = _raised(length, close, squares, sizes)
-        new = int(costs.argmin())
-        if _raised(length, rest, squares[old], sizes[old]) - costs[new] <= self.slack:
-            return
-        turned = -sign if new == old else self._sign(column[new : new + 1])[0]
-        self.sums[old] -= sign * self.gram[unit]
-        self.sums[new] += turned * self.gram[unit]
-        squares[new] += length + 2 * close[new]
-        sizes[new] += 1
-        self.labels[unit], self.signs[unit], self.squares, self.sizes = new, turned, squares, sizes
+    def _costs(self) -> tuple[Floats, Floats]:
+        """(starts, k, N) by how much each unit, taken out, raises the inertia where it is put; where it is."""
+        costs = _raised(self.lengths, self._close(self.sums), self.squares[:, :, None], self.sizes[:, :, None])
+        return costs, self._stay(costs)
+
+    def _stay(self, costs: Floats) -> Floats:
+        """(starts, N) what each unit costs where it is; a signed one may turn there, which `costs` is told."""
+        rest = self.signs * _at(self.sums, self.labels) - self.lengths
+        squares = np.take_along_axis(self.squares, self.labels, 1) - self.lengths - 2 * rest
+        sizes = np.take_along_axis(self.sizes, self.labels, 1) - 1
+        turned = _raised(self.lengths, self._close(rest), squares, sizes)
+        np.put_along_axis(costs, self.labels[:, None], turned[:, None], 1)
+        return np.asarray(_raised(self.lengths, rest, squares, sizes))
+
+    def _move(self, unit: Integers, new: Integers, costs: Floats) -> Floats:
+        """Move one unit of each start; brings `costs` up to date and returns the costs of staying."""
+        every = np.arange(len(unit))
+        old, sign, length = self.labels[every, unit], self.signs[every, unit], self.lengths[unit]
+        rows = self.gram[unit]
+        for cluster, change in ((old, -sign), (new, None)):
+            product = self.sums[every, cluster, unit]
+            if change is None:
+                change = np.where(new == old, -sign, self._sign(product))
+            self.squares[every, cluster] += length + 2 * change * product
+            self.sums[every, cluster] += change[:, None] * rows
+            self.sizes[every, cluster] += 1 if cluster is new else -1
+        self.labels[every, unit], self.signs[every, unit] = new, change
+        for cluster in (old, new):
+            sums = self._close(self.sums[every, cluster])
+            table = self.squares[every, cluster][:, None], self.sizes[every, cluster][:, None]
+            costs[every, cluster] = _raised(self.lengths, sums, *table)
+        return self._stay(costs)
+
+    def _keep(self, some: Any) -> None:
+        self.labels, self.signs, self.sums = self.labels[some], self.signs[some], self.sums[some]
+        self.squares, self.sizes = self.squares[some], self.sizes[some]
+
+
+def _at(table: Floats, labels: Integers) -> Floats:
+    """(starts, k, N) at each unit's label: (starts, N)."""
+    return np.take_along_axis(table, labels[:, None], 1)[:, 0]
 
 
 def _raised(length: Any, close: Any, squares: Any, sizes: Any) -> Any:

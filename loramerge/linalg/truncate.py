@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loramerge.core.lowrank import LowRank, cat
+from loramerge.core.lowrank import LowRank, cat, common_shape
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.units import balanced, total_bias, zero
+from loramerge.linalg.units import balanced, pool, total_bias, zero
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ GRAM_LIMIT = 512
 """Up to so many units a Gram matrix and its eigenvectors stand in for QR: twice as fast in float64."""
 
 FLOOR = 2.0**-26
-"""Singular values below FLOOR · s₁ are rounding: a Gram in float64 squares them, and √eps is 2⁻²⁶."""
+"""Singular values up to FLOOR · s₁ are rounding: a Gram in float64 squares them, and √eps is 2⁻²⁶."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,14 @@ def decompose(deltas: Sequence[LowRank]) -> Decomposed:
     """
     import torch
 
-    flipped = deltas[0].shape[0] > deltas[0].shape[1]
+    out, in_ = common_shape(deltas)
+    flipped = out > in_
     lift, core = _compress([_transposed(delta) if flipped else delta for delta in deltas])
     values, vectors = torch.linalg.eigh(core @ core.T)
     s = values.clamp(min=0).sqrt().flip(0)
-    kept = int((s > FLOOR * s.max()).sum()) if s.numel() else 0
+    # What is left where updates cancel is rounding too, of the units that went in.
+    rounding = 8 * torch.finfo(s.dtype).eps * sum(float(pool([delta]).sizes().sum()) for delta in deltas)
+    kept = int((s > max(FLOOR * float(s.max()), rounding)).sum()) if s.numel() else 0
     x = vectors.flip(1)[:, :kept]
     return Decomposed(s[:kept], x, core, lift, flipped, float(values.clamp(min=0).sum()))
 

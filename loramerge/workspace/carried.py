@@ -6,10 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja"),
-)
+from loramerge.hub.pull import TOKENIZER
 
 
 def carry_tokenizer(sources: Sequence[Path], folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 from loramerge.core.provenance import FilePin
 from loramerge.errors import LockMismatch, LoramergeError
 from loramerge.hub.paths import unsafe
+from loramerge.hub.reference import HubRef
 from loramerge.hub.text import plain
 
 NAME = "loramerge.lock"
@@ -63,10 +64,26 @@ class Entry:
         """Where it is from, whatever the revision: the same origin again is an update, not another adapter."""
         return self.repo, self.subfolder, self.path
 
+    @property
+    def reference(self) -> str:
+        """How a command line names where it is from, so that it is pulled from there again."""
+        if self.repo:
+            return str(HubRef(self.repo, self.revision or None, self.subfolder))
+        return self.path if self.path.startswith(("/", "../")) else f"./{self.path}"
+
 
 def is_name(text: str) -> bool:
     """Whether a text can be an entry's name: it must not read as a path or a repo."""
     return _SHORT.fullmatch(text) is not None and not unsafe(text)
+
+
+def fault(entry: Entry) -> str:
+    """Why a lock cannot hold an entry ("" when it can)."""
+    for name, good in _RULES.items():
+        if not good(value := getattr(entry, name)):
+            return f"{name} cannot be {value!r}"
+    either = bool(entry.repo) != bool(entry.path) and bool(entry.repo) == bool(entry.commit)
+    return "" if either else "it needs either repo and commit or path"
 
 
 def load(path: Path) -> list[Entry]:
@@ -96,11 +113,14 @@ def save(path: Path, entries: list[Entry]) -> None:
         tables[entry.kind].append({**plain_values, "files": [asdict(pin) for pin in sorted(entry.files)]})
     text = tomli_w.dumps({"schema": SCHEMA, **{kind: table for kind, table in tables.items() if table}})
     temporary = path.with_name(f".{path.name}.new")  # one writer at a time, so one name is enough
-    with temporary.open("wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 
@@ -113,7 +133,6 @@ def exclusive(path: Path) -> Iterator[None]:
         with FileLock(path.with_name(_GUARD)):
             yield
     except OSError as error:
-        path.with_name(f".{path.name}.new").unlink(missing_ok=True)
         raise LoramergeError(
             f"The lock cannot be written: {error.strerror}; it is as it was.",
             where=str(path),
@@ -149,13 +168,15 @@ def _entry(kind: str, table: Any, path: Path, where: str) -> Entry:
         files = tuple(_pin(pin, path, where) for pin in table["files"])
         entry = Entry(**{**table, "kind": kind, "files": files})
     except (KeyError, TypeError) as error:
-        raise _damaged(path, f"{where}: {error}") from None
-    for name, good in _RULES.items():
-        if not good(value := getattr(entry, name)):
-            raise _damaged(path, f"{where}: {name} cannot be {value!r}")
-    if bool(entry.repo) == bool(entry.path) or bool(entry.repo) != bool(entry.commit):
-        raise _damaged(path, f"{where}: it needs either repo and commit or path")
+        raise _damaged(path, f"{where}: {_misfit(error)}") from None
+    if why := fault(entry) or ("" if files else "it pins no files"):
+        raise _damaged(path, f"{where}: {why}")
     return entry
+
+
+def _misfit(error: KeyError | TypeError) -> str:
+    """What a table lacks, or has too much: as Python says it of the class that it does not fit."""
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error).rpartition("() ")[2]
 
 
 def _pin(table: Mapping[str, Any], path: Path, where: str) -> FilePin:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from loramerge.errors import NotFound, UnknownName
 from loramerge.hub.reference import HubRef, parse
+from loramerge.registry import near
 from loramerge.workspace.lock import Entry
 from loramerge.workspace.workspace import Workspace
 
 _PATHS = ("./", "../", "/", "~")
+_HUB = "USER/ADAPTER, without ./, names an adapter on the Hub"
 
 
 def resolve(text: str, workspace: Workspace) -> Path | Entry | HubRef:
@@ -28,7 +30,9 @@ def resolve(text: str, workspace: Workspace) -> Path | Entry | HubRef:
 def _path(text: str, workspace: Workspace) -> Path:
     path = (workspace.root / Path(text).expanduser()).resolve()
     if not path.exists():
-        raise NotFound("There is no such folder or file.", where=str(path))
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = ", ".join(str(path.with_name(name)) for name in near(path.name, beside))
+        raise NotFound("There is no such folder or file.", where=str(path), hint=hint or _HUB)
     return path
 
 

@@ -88,6 +88,11 @@ def write_record(folder: Path, record: Record) -> None:
     (folder / RECORD).write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
+def write_card(folder: Path, text: str) -> None:
+    """Write the model card, `README.md`."""
+    (folder / "README.md").write_text(text, "utf-8")
+
+
 def read_record(folder: Path) -> Record:
     """The record of a result. Raises BadConfig where there is none or it is damaged."""
     path = folder / RECORD

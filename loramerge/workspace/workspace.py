@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from loramerge.core.provenance import changed
 from loramerge.errors import AmbiguousName, BadOption, IntegrityError, NotFound, UnknownName
 from loramerge.hub import cache
+from loramerge.hub.text import plain
 from loramerge.registry import near
 from loramerge.workspace import lock
 from loramerge.workspace.lock import Entry
@@ -59,6 +60,19 @@ class Workspace:
     def add(self, entry: Entry, *, replace_other: bool = False) -> Entry:
         """Record an entry; the same origin again updates it. Returns it as recorded (a result numbered).
 
+        Raises what `check` raises; with `replace_other` a name may change its owner.
+        """
+        with lock.exclusive(self.lock):
+            self.check(entry, replace_other=replace_other)
+            entries = {known.name: known for known in self.entries()}
+            if entry.role == "result":
+                entry = replace(entry, number=1 + max((other.number for other in entries.values()), default=0))
+            lock.save(self.lock, list({**entries, entry.name: entry}.values()))
+        return entry
+
+    def check(self, entry: Entry, *, replace_other: bool = False) -> None:
+        """Whether `add` would take an entry: before a download rather than after it.
+
         Raises AmbiguousName where the name belongs to an adapter of another origin (unless
         `replace_other`), BadOption where it cannot be a name.
         """
@@ -66,19 +80,15 @@ class Workspace:
             raise BadOption(
                 f"{entry.name!r} cannot be the name of an adapter.", hint="--as NAME, of letters, digits, -"
             )
-        with lock.exclusive(self.lock):
-            entries = {known.name: known for known in self.entries()}
-            known = entries.get(entry.name)
-            if known and known.origin != entry.origin and not replace_other:
-                raise AmbiguousName(
-                    f"{entry.name!r} is the name of {known.repo or known.path} already.",
-                    where=str(self.lock),
-                    hint=f"--as NAME, for {entry.repo or entry.path}",
-                )
-            if entry.role == "result":
-                entry = replace(entry, number=1 + max((other.number for other in entries.values()), default=0))
-            lock.save(self.lock, list({**entries, entry.name: entry}.values()))
-        return entry
+        if why := lock.fault(entry):
+            raise BadOption(f"The lock cannot hold {entry.name!r}: {plain(why)}.")
+        known = next((other for other in self.entries() if other.name == entry.name), None)
+        if known and known.origin != entry.origin and not replace_other:
+            raise AmbiguousName(
+                f"{entry.name!r} is the name of {known.repo or known.path} already.",
+                where=str(self.lock),
+                hint=f"--as NAME, for {entry.reference}",
+            )
 
     def remove(self, name: str) -> Entry:
         """Forget an entry, and return it; files stay where they are. Raises UnknownName."""
@@ -102,10 +112,9 @@ class Workspace:
         else:
             found = cache.find(hub, entry.repo, entry.commit, entry.subfolder, [pin.path for pin in entry.files])
         if found is None:
-            where = entry.path or f"{entry.repo}@{entry.commit[:12]}"
-            raise NotFound(
-                f"The files of {entry.name!r} are gone.", where=where, hint="loramerge pull, which restores them"
-            )
+            where = str(self.root / entry.path) if entry.path else f"{entry.repo}@{entry.commit[:12]}"
+            hint = f"loramerge rm {entry.name}" if entry.path else f"loramerge pull {entry.name}, which restores them"
+            raise NotFound(f"The files of {entry.name!r} are gone.", where=where, hint=hint)
         return found
 
     def verify(self, entry: Entry, hub: Hub) -> None:
@@ -115,7 +124,14 @@ class Workspace:
             raise IntegrityError(
                 f"{entry.name!r} is not what the lock pins: {'; '.join(differences)}.",
                 where=str(path),
-                hint=f"loramerge rm --purge {entry.name}, then pull it again"
-                if entry.repo
-                else "loramerge pull, to pin it as it is",
+                hint=_remedy(entry),
             )
+
+
+def _remedy(entry: Entry) -> str:
+    """What to do about bytes that are not as pinned."""
+    if entry.repo:
+        return f"loramerge pull {entry.name}, twice: it removes them, then it fetches them anew"
+    if entry.role == "result":
+        return "make it again with --force"
+    return f"loramerge pull {entry.reference} --as {entry.name}, to pin it as it is"

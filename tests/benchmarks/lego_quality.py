@@ -5,10 +5,10 @@ encoder with each task's own head is scored on that task; a merge's mark is its 
 five. Every gauge × features × reweighting × k of `lego` is measured beside what costs nothing to think
 of: the exact mean and the 1/√n sum cut to the same rank, and the exact sum.
 
-    python tests/benchmarks/lego_quality.py [--rows 250] [--final 8] [--final-rows 1000]
+    python tests/benchmarks/lego_quality.py [--rows 250] [--final 3] [--final-rows 1000]
 
-The sweep takes the first `--rows` test rows of each task; then the best `--final` variants, the
-declared default and the baselines are scored on `--final-rows`. With 1,000 rows the adapters' own
+The sweep takes the first `--rows` test rows of each task; then the best `--final` variants at every k,
+the default and the baselines are scored on `--final-rows`. With 1,000 rows the adapters' own
 scores must be those that were recorded when they were trained, or the script stops.
 
 Needs the folder of real adapters (LORAMERGE_SHARED) and the packages of `[dev]`.
@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -201,6 +202,18 @@ def own_scores(encoder: Encoder, tasks: list[Task], rows: int) -> dict[str, obje
     return row
 
 
+def best_of_each_k(swept: list[tuple[dict[str, object], Variant]], count: int) -> list[Variant]:
+    """The `count` best variants at every k, and lego as it comes."""
+    ranked = sorted(swept, key=lambda pair: -float(pair[0]["mean_accuracy"]))
+    places: Counter[object] = Counter()
+    chosen = []
+    for row, variant in ranked:
+        if places[row["k"]] < count or is_default(variant):
+            chosen.append(variant)
+        places[row["k"]] += 1
+    return chosen
+
+
 def show(title: str, rows: list[dict[str, object]]) -> None:
     """A markdown table, best first."""
     columns = ("method", "gauge", "features", "reweight", "k", *TASKS, "mean_accuracy")
@@ -212,7 +225,7 @@ def show(title: str, rows: list[dict[str, object]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=250, help="test rows per task in the sweep")
-    parser.add_argument("--final", type=int, default=8, help="how many of the best to score again")
+    parser.add_argument("--final", type=int, default=3, help="how many of the best at each k to score again")
     parser.add_argument("--final-rows", type=int, default=RECORDED_ROWS, help="test rows per task at the end")
     parser.add_argument("--k", type=int, nargs="+", default=[8, 16, 32])
     parser.add_argument("--threads", type=int, default=1)
@@ -227,9 +240,8 @@ def main() -> None:
     show(
         f"First {chosen.rows} rows of each task", [own_scores(encoder, tasks, chosen.rows), *(row for row, _ in swept)]
     )
-    ranked = sorted(swept[len(plain) :], key=lambda pair: -float(pair[0]["mean_accuracy"]))
-    finalists = [variant for place, (_, variant) in enumerate(ranked) if place < chosen.final or is_default(variant)]
-    again = [score(encoder, variant, tasks, chosen.final_rows, "final") for variant in (*plain, *finalists)]
+    finalists = [*plain, *best_of_each_k(swept[len(plain) :], chosen.final)]
+    again = [score(encoder, variant, tasks, chosen.final_rows, "final") for variant in finalists]
     own = own_scores(encoder, tasks, chosen.final_rows)
     show(f"First {chosen.final_rows} rows of each task", [own, *again])
 

@@ -35,14 +35,6 @@ def test_a_shift_changes_images_and_keeps_labels_and_range():
         assert torch.equal(shifted.labels, test.labels)
 
 
-def test_a_tilt_of_a_right_angle_is_the_exact_rotation():
-    _, test = digits.load()
-
-    turned = digits.tilted(test.images, degrees=90.0)
-
-    torch.testing.assert_close(turned, test.images.rot90(1, (1, 2)), rtol=0, atol=1e-5)
-
-
 def test_a_worn_stroke_has_no_more_ink_than_any_of_its_four_pixels():
     image = torch.zeros(1, 8, 8)
     image[0, 2:4, 2:5] = 1.0

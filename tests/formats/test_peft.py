@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import zipfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from loramerge.core.adapter import ModuleSpec
+from loramerge.core.adapter import ExtraSpec, ModuleSpec
 from loramerge.core.lowrank import LowRank
 from loramerge.errors import (
     AmbiguousName,
@@ -173,11 +174,35 @@ def test_a_dora_magnitude_is_read_with_and_without_weight_in_its_name(make):
 
 def test_dora_in_some_modules_only_cannot_be_a_result(make, tmp_path):
     adapter = peft.read(make("dora"))
-    first, *rest = outline_of(adapter).modules
-    mixed = result(adapter, modules=[ModuleSpec(first.name, first.out, first.in_, first.rank, 1.0), *rest])
+    _, *rest = outline_of(adapter).extras
 
     with pytest.raises(IncompatibleError, match="one switch for all"):
-        peft.write(tmp_path, mixed, updates_of(adapter))
+        peft.write(tmp_path, result(adapter, extras=rest), updates_of(adapter))
+
+
+def test_a_result_without_magnitudes_is_no_dora(make, tmp_path):
+    adapter = peft.read(make("dora"))
+
+    peft.write(tmp_path, result(adapter, extras=()), updates_of(adapter))
+
+    assert not any(spec.dora for spec in peft.read(tmp_path).modules.values())
+
+
+@pytest.mark.parametrize(("a", "b", "wider"), [("float16", "float32", "F32"), ("float16", "bfloat16", "F32")])
+def test_factors_of_two_types_are_kept_apart_in_a_copy(a, b, wider, make, tmp_path):
+    folder = make("plain")
+    types = {"lora_A": getattr(torch, a), "lora_B": getattr(torch, b)}
+    tensors = load_file(folder / "adapter_model.safetensors")
+    mixed = {key: tensor.to(types[key.split(".")[-2]]) for key, tensor in tensors.items()}
+    save_file(mixed, folder / "adapter_model.safetensors")
+    adapter = peft.read(folder)
+    (tmp_path / "copy").mkdir()
+
+    peft.write(tmp_path / "copy", outline_of(adapter), updates_of(adapter))
+
+    now = load_file(tmp_path / "copy" / "adapter_model.safetensors")
+    assert {spec.dtype for spec in adapter.modules.values()} == {wider}
+    assert all(now[key].dtype == tensor.dtype and now[key].equal(tensor) for key, tensor in mixed.items())
 
 
 def test_extras_say_what_they_are(make):
@@ -195,7 +220,10 @@ def test_extras_say_what_they_are(make):
         "pre_head.bias": "pre_head",
         "pre_head.weight": "pre_head",
     }
-    assert {key: spec.kind for key, spec in tied.items()} == {"lm_head.weight": "base", "model.embed_tokens.weight": "base"}
+    assert {key: spec.kind for key, spec in tied.items()} == {
+        "lm_head.weight": "base",
+        "model.embed_tokens.weight": "base",
+    }
 
 
 def test_trained_tokens_know_their_rows(make):
@@ -265,8 +293,6 @@ def test_a_result_has_patterns_only_where_ranks_differ(make, tmp_path):
 )
 def test_targets_select_our_modules_and_no_other_that_is_known(ours, others, targets, tmp_path):
     specs = [ModuleSpec(name, 4, 3, 1, 1.0) for name in ours]
-    from loramerge.core.adapter import ExtraSpec
-
     extras = [(ExtraSpec(f"{n}.bias", "bias", (4,), "F32", n), lambda: torch.ones(4)) for n in others]
 
     peft.write(
@@ -389,7 +415,7 @@ def test_wrappers_around_names_are_taken_off(wrap, make):
     assert (adapter.modules, adapter.extras) == (clean.modules, clean.extras)
 
 
-def test_biases_of_old_versions_are_written_where_new_ones_look(make, peft_loads, tmp_path):
+def test_biases_of_old_versions_are_written_where_new_ones_look(make, tmp_path):
     folder = make("bias-lora-only")
     clean = load_file(folder / "adapter_model.safetensors")
     rename(folder, lambda key: key.replace(".base_layer.bias", ".bias"))
@@ -450,7 +476,13 @@ def test_a_config_without_a_kind_is_lora_where_it_can_be_nothing_else(make):
 
 def test_a_merged_linear_becomes_the_update_its_layer_computed(tmp_path):
     a, b = torch.randn(4, 5), torch.randn(12, 2, 1)
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "enable_lora": [True, False, True], "target_modules": ["qkv"]}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 6,
+        "enable_lora": [True, False, True],
+        "target_modules": ["qkv"],
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     key = "base_model.model.h.0.qkv"
     save_file({f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}, tmp_path / "adapter_model.safetensors")
@@ -467,7 +499,13 @@ def test_a_merged_linear_becomes_the_update_its_layer_computed(tmp_path):
 def test_a_merged_linear_is_copied_as_a_plain_adapter(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "enable_lora": [True, False, True], "target_modules": ["qkv"]}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 6,
+        "enable_lora": [True, False, True],
+        "target_modules": ["qkv"],
+    }
     (tmp_path / "old" / "adapter_config.json").write_text(json.dumps(config))
     tensors = {"h.0.qkv.lora_A.weight": torch.randn(4, 5), "h.0.qkv.lora_B.weight": torch.randn(12, 2, 1)}
     save_file(tensors, tmp_path / "old" / "adapter_model.safetensors")
@@ -548,7 +586,9 @@ def test_an_open_adapter_can_be_sent_to_another_process(make):
 
     again = pickle.loads(pickle.dumps(adapter))
 
-    assert dense(again, "layers.1.v" if "layers.1.v" in again.modules else "layers.1.q").equal(dense(adapter, "layers.1.q"))
+    assert dense(again, "layers.1.v" if "layers.1.v" in again.modules else "layers.1.q").equal(
+        dense(adapter, "layers.1.q")
+    )
     assert again.load_extra("head.weight").equal(adapter.load_extra("head.weight"))
 
 
@@ -634,8 +674,6 @@ def test_a_pickle_of_anything_but_tensors_is_refused(content, message, make):
 
 
 def test_a_pickle_in_a_strange_container_is_refused(make):
-    import zipfile
-
     folder = pickled(make("plain"))
     whole = (folder / "adapter_model.bin").read_bytes()
     with zipfile.ZipFile(folder / "adapter_model.bin", "a", zipfile.ZIP_DEFLATED) as archive:

@@ -65,21 +65,33 @@ class Server:
         return lines
 
 
-@pytest.fixture
-def server(tmp_path):
+@pytest.fixture(scope="module")
+def _running(tmp_path_factory):
     pytest.importorskip("starlette")
     pytest.importorskip("uvicorn")
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     from loramerge.hub.server.serve import running
 
     faults = _neighbour("faults").Faults()
-    disable_progress_bars()  # those of the tests' own uploads
-    with running(tmp_path / "hub-root", wrap=faults.wrap) as started:
+    root = tmp_path_factory.mktemp("hub-root")
+    with running(root, wrap=faults.wrap) as started:
         api = HfApi(started.endpoint, started.token)
-        yield Server(started.endpoint, started.token, api, faults, tmp_path / "hub-root")
+        yield Server(started.endpoint, started.token, api, faults, root)
+
+
+@pytest.fixture
+def server(_running):
+    """The Hub without repos and without faults; starting it for each test would take most of the tests' time."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    disable_progress_bars()  # those of the tests' own uploads
+    yield _running
     enable_progress_bars()
+    _running.faults._rules.clear()
+    for info in list(_running.api.list_models()):
+        _running.api.delete_repo(info.id)
+    _running.asked()
 
 
 @pytest.fixture
@@ -95,6 +107,12 @@ def stranger(server, tmp_path):
 
 
 @pytest.fixture
-def adapter(tmp_path):
+def adapter_of_rank(tmp_path):
+    """Makes a folder with a small adapter."""
+    return lambda rank, **extra: write_adapter(tmp_path / f"adapter-{rank}", rank=rank, **extra)
+
+
+@pytest.fixture
+def adapter(adapter_of_rank):
     """A folder with a small adapter."""
-    return write_adapter(tmp_path / "adapter", README="no card")
+    return adapter_of_rank(4)

@@ -58,6 +58,10 @@ class Faults:
         """The request is carried out, and its answer lost."""
         self._add(pattern, times, _drop)
 
+    def cut(self, pattern: str, times: int = 1) -> None:
+        """The connection is closed while the request is being sent; nothing is carried out."""
+        self._add(pattern, times, _cut)
+
     def slow(self, pattern: str, seconds: float, times: int = 1) -> None:
         """The answer comes late."""
         self._add(pattern, times, partial(_slow, seconds))
@@ -130,6 +134,11 @@ async def _reset(app: Any, scope: Any, receive: Any, send: Send) -> None:
 async def _drop(app: Any, scope: Any, receive: Any, send: Send) -> None:
     start, _ = await _answer(app, scope, receive)
     await send({**start, "headers": [(b"content-length", b"1000")]})
+
+
+async def _cut(app: Any, scope: Any, receive: Any, send: Send) -> None:
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
 
 
 async def _slow(seconds: float, app: Any, scope: Any, receive: Any, send: Send) -> None:

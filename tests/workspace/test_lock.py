@@ -129,7 +129,9 @@ def test_removing_what_is_not_there_names_its_neighbours(tmp_path):
     assert caught.value.hint == "math-lora"
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../x", "-x", "~x", "a b", "a@b", "a:b", "CON", "a.", "x\x1b[2J", "a" * 200])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../x", "-x", "~x", "a b", "a@b", "a:b", "CON", "a.", "x\x1b[2J", "a" * 200]
+)
 def test_what_reads_as_something_else_cannot_be_a_name(tmp_path, name):
     with pytest.raises(BadOption, match="cannot be the name"):
         Workspace(tmp_path).add(replace(SOURCE, name=name))
@@ -145,6 +147,10 @@ DAMAGE = {
     "an unknown kind": (b"schema = 1\n[[virus]]\n", "'virus'"),
     "a table for a list": (b"schema = 1\n[adapter]\n", "'adapter'"),
     "an entry without files": (b'schema = 1\n[[adapter]]\nname = "x"\n', "files"),
+    "an entry that pins no files": (
+        b'schema = 1\n[[adapter]]\nname = "x"\nrole = "source"\npath = "x"\nfiles = []\n',
+        "no files",
+    ),
 }
 
 
@@ -206,7 +212,8 @@ def test_a_hostile_file_in_the_lock_is_refused(tmp_path, pin):
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path):
-    entry = '[[adapter]]\nname = "x"\nrole = "source"\npath = "x"\nfiles = []\n'
+    files = f'files = [{{path = "x", size = 1, sha256 = "{"a" * 64}"}}]'
+    entry = f'[[adapter]]\nname = "x"\nrole = "source"\npath = "x"\n{files}\n'
     (tmp_path / lock.NAME).write_text("schema = 1\n" + entry + entry)
 
     with pytest.raises(LockMismatch, match="two entries 'x'"):

@@ -217,7 +217,10 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path):
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        with pytest.raises(LoramergeError, match="No space left on device") as caught, new_folder(tmp_path / "out") as f:
+        with (
+            pytest.raises(LoramergeError, match="No space left on device") as caught,
+            new_folder(tmp_path / "out") as f,
+        ):
             (f / "x").write_bytes(bytes(1 << 20))
         left = names(tmp_path)
     finally:

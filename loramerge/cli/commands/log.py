@@ -16,4 +16,4 @@ def command(ref: str) -> None:
         from loramerge import api
 
         tree = api.log(work, ref)
-        out.text("\n".join(tree.lines()), tree.plain())
+        out.text(tree.lines(), tree.plain())

@@ -61,7 +61,7 @@ class Blobs:
         self.incoming = root / "incoming"
         self._blobs = root / "blobs"
         for folder in (self.incoming, self._blobs):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
         """Where that blob lies or would lie; Refusal 400 for what is not 64 hex digits."""

@@ -62,7 +62,7 @@ class Call:
     def number(self, name: str, default: int, largest: int) -> int:
         """A whole number in the query, no larger than `largest`; `default` where it is none."""
         text = self.request.query_params.get(name, "")
-        return min(int(text), largest) if text.isascii() and text.isdigit() else default
+        return min(int(text), largest) if re.fullmatch("[0-9]{1,9}", text) else default
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; Refusal 400 for anything else."""
@@ -89,9 +89,10 @@ class Call:
         repo = self.find(asked)
         if repo.id == asked:
             return repo
-        path = self.request.scope["path"].replace(f"/{asked}", f"/{repo.id}", 1)
-        query = self.request.url.query
-        raise Refusal(307, "This repo has moved.", headers={"Location": path + (f"?{query}" if query else "")})
+        path, query = self.request.scope["path"], self.request.url.query
+        as_sent = "/{namespace}/{name}".format(**self.request.path_params)
+        location = path.replace(as_sent, f"/{repo.id}", 1) + (f"?{query}" if query else "")
+        raise Refusal(307, "This repo has moved.", headers={"Location": location})
 
     def find(self, repo_id: str) -> Repo:
         """A repo by its id. What is private and what is not there look alike to those who may not see it."""
@@ -105,7 +106,7 @@ class Call:
     def owned(self, repo: Repo) -> Repo:
         """The same repo; Refusal 401 or 403 for those who may not write to it."""
         if not accounts.owns(self.hub.db, self.login(), repo.namespace):
-            raise Refusal(403, f"You don't have the rights to write to {repo.id}.")
+            raise Refusal(403, f"You don't have the rights to write to {repo.id}")
         return repo
 
     def downloadable(self, repo: Repo) -> Repo:
@@ -121,10 +122,8 @@ class Call:
         headers = {"X-Total-Count": str(len(items))}
         if start + size < len(items):
             others = [pair for pair in self.request.query_params.multi_items() if pair[0] != "cursor"]
-            url = (
-                f"{self.origin()}{path or self.request.scope['path']}?{urlencode([*others, ('cursor', start + size)])}"
-            )
-            headers["Link"] = f'<{url}>; rel="next"'
+            query = urlencode([*others, ("cursor", start + size)])
+            headers["Link"] = f'<{self.origin()}{path or self.request.scope["path"]}?{query}>; rel="next"'
         return items[start : start + size], headers
 
 

@@ -50,6 +50,7 @@ class Database:
     """The file at `path`, made if it is not there."""
 
     def __init__(self, path: Path) -> None:
+        path.touch(mode=0o600)
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         self._connection.row_factory = sqlite3.Row

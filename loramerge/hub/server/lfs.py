@@ -20,9 +20,10 @@ from starlette.routing import Route
 from loramerge.hub.server import accounts, history, repos
 from loramerge.hub.server.blobs import Incoming
 from loramerge.hub.server.call import Call, Hub, receive
-from loramerge.hub.server.refusal import Refusal, field
+from loramerge.hub.server.refusal import Refusal, field, objects
 from loramerge.hub.server.repos import Repo
 
+_MOST_PARTS = 10_000
 _MEDIA = "application/vnd.git-lfs+json"
 
 
@@ -34,21 +35,18 @@ class Content(FileResponse):
 
 def batch(call: Call) -> Response:
     """What to do for each object: nothing where it is here already, else where to send it or get it from."""
-    repo, body = call.repo(), call.json()
-    upload = field(body, "operation", str) == "upload"
-    if upload:
+    repo, body = call.downloadable(call.repo()), call.json()
+    if upload := field(body, "operation", str) == "upload":
         call.login()
-    else:
-        call.downloadable(repo)
     parts = "multipart" in field(body, "transfers", list, [])
-    objects = []
-    for value in field(body, "objects", list):
+    answers = []
+    for value in objects(body, "objects"):
         oid, size = field(value, "oid", str), field(value, "size", int)
         call.hub.blobs.path(oid)
         action = _upload(call, repo, oid, size, parts) if upload else _download(call, repo, oid, size)
-        objects.append({"oid": oid, "size": size, **action})
-    transfer = "multipart" if any("chunk_size" in _header(item) for item in objects) else "basic"
-    return JSONResponse({"transfer": transfer, "objects": objects, "hash_algo": "sha256"}, media_type=_MEDIA)
+        answers.append({"oid": oid, "size": size, **action})
+    transfer = "multipart" if any("chunk_size" in _header(item) for item in answers) else "basic"
+    return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=_MEDIA)
 
 
 def _header(item: dict[str, Any]) -> dict[str, str]:
@@ -59,7 +57,8 @@ def _upload(call: Call, repo: Repo, oid: str, size: int, parts: bool) -> dict[st
     """Large ones in parts, each with its own link, if the client can."""
     if stored_size(call, oid) == size:
         return {}
-    sign, origin, cut = call.hub.signer.sign, call.origin(call.hub.cdn_port), call.hub.part_size
+    sign, origin = call.hub.signer.sign, call.origin(call.hub.cdn_port)
+    cut = max(call.hub.part_size, -(-size // _MOST_PARTS))
     to: dict[str, Any] = {"href": origin + sign("PUT", f"/lfs/{oid}", repo=repo.key, size=size)}
     if parts and size > cut:
         pieces = {

@@ -11,13 +11,13 @@ from loramerge.hub.server.call import Call, is_true
 from loramerge.hub.server.history import Note
 from loramerge.hub.server.preupload import GITATTRIBUTES
 from loramerge.hub.server.pushing import read_file
-from loramerge.hub.server.refusal import Refusal, field
+from loramerge.hub.server.refusal import Refusal, field, objects
 from loramerge.hub.server.repos import MAIN, Repo
 
 _GATES = {"auto": "auto", "manual": "manual", False: ""}
 _SORTS = {"lastModified", "createdAt", "downloads", "likes", "trendingScore"}
 _FILTERS = {"filter", "author", "search", "pipeline_tag", "gated"}
-_QUERY = _FILTERS | {"sort", "direction", "limit", "cursor", "full", "config", "cardData", "expand"}
+_QUERY = _FILTERS | {"sort", "direction", "limit", "cursor", "full", "cardData", "expand"}
 _SHORT = {"private", "likes", "downloads", "tags", "library_name", "pipeline_tag", "createdAt"}
 _FULL = _SHORT | {"author", "sha", "lastModified", "gated", "disabled", "siblings"}
 
@@ -43,22 +43,18 @@ def whoami(call: Call) -> dict[str, Any]:
     }
 
 
-def create(call: Call) -> Response | dict[str, str]:
+def create(call: Call) -> dict[str, str]:
     """A repo with .gitattributes, and the files that came with the request, as its first commit."""
     body, user = call.json(), call.login()
     repo_id = _id_in(body, user)
     if not accounts.owns(call.hub.db, user, repo_id.partition("/")[0]):
-        raise Refusal(403, f"You don't have the rights to create a model under the namespace {repo_id.split('/')[0]}.")
-    files = [{"path": ".gitattributes", "content": GITATTRIBUTES, "encoding": "utf-8"}, *field(body, "files", list, [])]
-    changes = [read_file(call.hub.blobs, value) for value in files]
-    try:
-        with call.hub.db.transaction():
-            repo = repos.create(call.hub.db, repo_id, private=_private(body, default=False))
-            history.commit(call.hub.db, call.hub.blobs, repo, MAIN, changes, Note(user, "initial commit"))
-    except Refusal as refusal:
-        refusal.body |= {"url": f"{call.origin()}/{repo_id}"} if refusal.status == 409 else {}
-        raise
-    return {"url": f"{call.origin()}/{repo_id}", "name": repo_id, "id": repo_id}
+        raise Refusal(403, f"You don't have the rights to create a model under the namespace {repo_id.split('/')[0]}")
+    files = [{"path": ".gitattributes", "content": GITATTRIBUTES, "encoding": "utf-8"}, *objects(body, "files")]
+    changes, url = [read_file(call.hub.blobs, value) for value in files], f"{call.origin()}/{repo_id}"
+    with call.hub.db.transaction():
+        repo = repos.create(call.hub.db, repo_id, url, private=_private(body, default=False))
+        history.commit(call.hub.db, call.hub.blobs, repo, MAIN, changes, Note(user, "initial commit"))
+    return {"url": url, "name": repo_id, "id": repo_id}
 
 
 def _id_in(body: dict[str, Any], user: str) -> str:
@@ -86,8 +82,8 @@ def move(call: Call) -> Response:
     repo = call.owned(_exactly(call, field(body, "fromRepo", str)))
     to = field(body, "toRepo", str)
     if not accounts.owns(call.hub.db, user, to.partition("/")[0]):
-        raise Refusal(403, f"You don't have the rights to move a model to {to!a}.")
-    repos.move(call.hub.db, repo, to)
+        raise Refusal(403, f"You don't have the rights to move a model to {to!a}")
+    repos.move(call.hub.db, repo, to, f"{call.origin()}/{to}")
     return Response()
 
 

@@ -16,7 +16,7 @@ from loramerge.hub.server.gitobjects import check_path
 from loramerge.hub.server.history import File, Note, Removal
 from loramerge.hub.server.lfs import stored_size
 from loramerge.hub.server.preupload import LARGEST_REGULAR, is_ignored, upload_mode
-from loramerge.hub.server.refusal import Refusal, field
+from loramerge.hub.server.refusal import Refusal, field, objects
 from loramerge.hub.server.repos import MAIN, Repo
 from loramerge.hub.server.tags import read_card
 
@@ -42,8 +42,7 @@ def preupload(call: Call) -> dict[str, Any]:
     gitignore = body.get("gitIgnore")
     if gitignore is None and hosted and not hosted.lfs:
         gitignore = call.hub.blobs.path(hosted.sha256).read_bytes().decode(errors="replace")
-    asked = [value for value in field(body, "files", list) if isinstance(value, dict)]
-    return {"files": [_how(value, files, str(gitignore or "")) for value in asked]}
+    return {"files": [_how(value, files, str(gitignore or "")) for value in objects(body, "files")]}
 
 
 def _how(value: dict[str, Any], files: dict[str, File], gitignore: str) -> dict[str, Any]:
@@ -58,10 +57,10 @@ def _how(value: dict[str, Any], files: dict[str, File], gitignore: str) -> dict[
 def _target(call: Call) -> tuple[Repo, str]:
     """The repo and the ref that a push goes to; with create_pr, the ref that the request starts from.
 
-    Everybody who may see a repo may open a pull request and push to their own; Refusal for anything
-    else that is not theirs, and 404 for what is not a branch or a pull request.
+    Everybody who may download from a repo may open a pull request and push to their own; Refusal for
+    anything else that is not theirs, and 404 for what is not a branch or a pull request.
     """
-    repo, rev, user = call.repo(), call.part("rev"), call.login()
+    repo, rev, user = call.downloadable(call.repo()), call.part("rev"), call.login()
     ref = repos.ref_named(call.hub.db, repo, rev)
     if ref is None or ref.startswith("refs/tags/"):
         raise Refusal(404, f"Invalid rev id: {rev[:200]!a}", code="RevisionNotFound")

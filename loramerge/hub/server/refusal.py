@@ -26,12 +26,27 @@ class Refusal(Exception):
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[T], default: T | None = None) -> T:
-    """body[name] if it is of that kind, `default` where it is absent or null; Refusal 400 for anything else."""
+    """body[name] if it is of that kind, `default` where it is absent or null; Refusal 400 for anything else.
+
+    A number is a size here: not negative, and no larger than JSON can carry.
+    """
     value = body.get(name)
     if value is None and default is not None:
         return default
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or not _sensible(value, kind):
         raise Refusal(400, f'"{name}" is missing or not of type {kind.__name__}')
     if isinstance(value, str) and _SURROGATE.search(value):
         raise Refusal(400, f'"{name}" is not valid Unicode')
     return value
+
+
+def _sensible(value: Any, kind: type) -> bool:
+    return kind is not int or (not isinstance(value, bool) and 0 <= value < 1 << 53)
+
+
+def objects(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """body[name] as a list of JSON objects, empty where it is absent or null; Refusal 400 for anything else."""
+    values = field(body, name, list, [])
+    if not all(isinstance(value, dict) for value in values):
+        raise Refusal(400, f'"{name}" must be a list of objects')
+    return values

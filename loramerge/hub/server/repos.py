@@ -63,27 +63,27 @@ def every(db: Database) -> list[Repo]:
     return [_repo(row) for row in db.rows("SELECT * FROM repos ORDER BY key")]
 
 
-def create(db: Database, repo_id: str, *, private: bool) -> Repo:
+def create(db: Database, repo_id: str, url: str, *, private: bool) -> Repo:
     """An empty repo; to be called in a transaction. Refusal 400 or 409 where the id cannot be or is taken."""
-    _claim(db, repo_id)
+    _claim(db, repo_id, url)
     db.rows("INSERT INTO repos (id, private, created) VALUES (?, ?, ?)", repo_id, private, timestamp(datetime.now(UTC)))
     return _repo(db.rows("SELECT * FROM repos WHERE id = ?", repo_id)[0])
 
 
-def move(db: Database, repo: Repo, repo_id: str) -> None:
-    """Rename; the old id goes on leading here until a new repo takes it."""
+def move(db: Database, repo: Repo, repo_id: str, url: str) -> None:
+    """Rename, with the same Refusals; the old id goes on leading here until a new repo takes it."""
     with db.transaction():
         if repo_id.lower() != repo.id.lower():
-            _claim(db, repo_id)
+            _claim(db, repo_id, url)
             db.rows("INSERT OR REPLACE INTO renames VALUES (?, ?)", repo.id, repo.key)
         db.rows("UPDATE repos SET id = ? WHERE key = ?", repo_id, repo.key)
 
 
-def _claim(db: Database, repo_id: str) -> None:
+def _claim(db: Database, repo_id: str, url: str) -> None:
     if not check_id(repo_id):
         raise Refusal(400, f"Invalid repo id: {repo_id[:200]!a}")
     if db.rows("SELECT 1 FROM repos WHERE id = ?", repo_id):
-        raise Refusal(409, "There is already a model repo with this name", name=repo_id)
+        raise Refusal(409, "There is already a model repo with this name", url=url)
     db.rows("DELETE FROM renames WHERE old = ?", repo_id)
 
 

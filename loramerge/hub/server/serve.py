@@ -124,10 +124,12 @@ def _token(db: Database, user: str, token: str | None) -> str:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    hint = "another --port; the one after it must be free too, and 0 takes free ones"
+    if not 0 <= port < 1 << 16:
+        raise BadOption(f"The Hub cannot listen there: {port} is not a port.", hint=hint)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        hint = "another --port; the one after it must be free too, and 0 takes free ones"
+    except OSError as error:
         raise BadOption(f"The Hub cannot listen there: {error}.", where=f"{host}, port {port}", hint=hint) from None
     # Connections inherit it; without it, head and body of an answer lie 40 ms apart.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -91,7 +91,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("n_init", self.n_init), ("ref_rank", self.ref_rank)):
             if isinstance(value, int) and value < 1:
-                raise BadOption(f"{name} is {value}, below 1.", hint="lego keeps at least one unit a module")
+                raise BadOption(f"{name} is {value}, below 1.", hint="1 or more")
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -272,6 +272,7 @@ METHOD = Method(
     bound=lambda options, ranks: min(options.k, sum(ranks)),
     check=_check,
     label=lambda options: str(options.k),
+    presets=PRESETS,
     breaks={
         "identity": "an adapter of more than k units is pruned to k",
         "idempotence": "as identity; at k = r it does hold",

@@ -4,11 +4,19 @@ import base64
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
-from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    BadRequestError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx
 
 from loramerge.hub.server.serve import running
 
@@ -64,7 +72,9 @@ def test_one_commit_carries_regular_and_large_files(api, adapter):
 
 def test_a_file_without_a_known_suffix_goes_through_lfs_if_it_is_not_text(api):
     api.create_repo("me/new")
-    api.create_commit("me/new", [add("blob", b"\xff\x00" * 300), add("text", "grüße ".encode() * 300)], commit_message="c")
+    api.create_commit(
+        "me/new", [add("blob", b"\xff\x00" * 300), add("text", "grüße ".encode() * 300)], commit_message="c"
+    )
 
     kinds = {entry.path: entry.lfs is not None for entry in api.get_paths_info("me/new", ["blob", "text"])}
 
@@ -286,7 +296,13 @@ def test_invalid_metadata_of_a_card_is_told_before_the_push(api):
 
 def test_files_that_gitignore_names_are_left_out(api):
     api.create_repo("me/new")
-    files = {".gitignore": b"*.log\n/out/\n!keep.log\n", "a.log": b"1", "keep.log": b"2", "out/x": b"3", "in/out/x": b"4"}
+    files = {
+        ".gitignore": b"*.log\n/out/\n!keep.log\n",
+        "a.log": b"1",
+        "keep.log": b"2",
+        "out/x": b"3",
+        "in/out/x": b"4",
+    }
 
     api.create_commit("me/new", [add(*item) for item in files.items()], commit_message="c")
     api.create_commit("me/new", [add("b.log", b"5"), add("c.txt", b"6")], commit_message="d")
@@ -328,9 +344,7 @@ def test_knowing_a_hash_does_not_give_its_content(api, other, http, weights):
 
     batch = {"operation": "upload", "objects": [{"oid": oid, "size": len(weights)}]}
     offered = http.post("/you/thief.git/info/lfs/objects/batch", json=batch).json()["objects"][0]
-    taken = ndjson(
-        http, "you/thief", {"key": "lfsFile", "value": {"path": "w", "oid": oid, "size": len(weights)}}
-    )
+    taken = ndjson(http, "you/thief", {"key": "lfsFile", "value": {"path": "w", "oid": oid, "size": len(weights)}})
 
     assert "upload" in offered["actions"]
     assert taken.status_code == 400
@@ -351,3 +365,76 @@ def test_a_hub_without_xet_says_so_with_404(api, adapter, http):
 def test_an_unknown_revision_of_a_push_is_not_a_server_error(api, adapter):
     with pytest.raises((BadRequestError, RevisionNotFoundError)):
         api.create_commit(adapter[0], [add("a", b"1")], commit_message="c", revision="v\u00e9")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/models/me/new/preupload/main", {"files": [1]}),
+        ("/api/models/me/new/preupload/main", {"files": [{"path": "a", "size": -1, "sample": ""}]}),
+        ("/api/models/me/new/preupload/main", {"files": [{"path": "a", "size": 1, "sample": "?"}]}),
+        ("/api/models/me/new/preupload/main", []),
+        ("/me/new.git/info/lfs/objects/batch", {"operation": "upload", "objects": [[]]}),
+        ("/me/new.git/info/lfs/objects/batch", {"operation": "upload", "objects": [{"oid": "../x", "size": 1}]}),
+        ("/me/new.git/info/lfs/objects/batch", {"operation": "upload", "objects": [{"oid": "0" * 64, "size": 2**80}]}),
+        ("/me/new.git/info/lfs/objects/batch", {"operation": "upload", "objects": [{"oid": "0" * 64, "size": -1}]}),
+        ("/api/models/me/new/branch/x", {"startingPoint": 3}),
+        ("/api/models/me/new/paths-info/main", "{"),
+        ("/api/models/me/new/discussions", {"title": ["a"]}),
+        ("/api/repos/create", {"name": "x", "files": ["a"]}),
+        ("/api/repos/create", {"name": {}}),
+        ("/api/repos/move", {"fromRepo": "me/new"}),
+        ("/api/validate-yaml", {"content": None}),
+    ],
+    ids=lambda value: json.dumps(value)[:50],
+)
+def test_nonsense_is_a_bad_request_and_never_a_server_error(api, http, path, body):
+    api.create_repo("me/new")
+
+    assert http.post(path, json=body).status_code == 400
+
+
+def test_git_lfs_clients_are_told_where_to_download(api, adapter, http):
+    repo, files = adapter
+    content = files["adapter_model.safetensors"]
+    wanted = [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}, {"oid": "0" * 64, "size": 1}]
+
+    batch = {"operation": "download", "objects": wanted}
+    here, missing = http.post(f"/{repo}.git/info/lfs/objects/batch", json=batch).json()["objects"]
+
+    assert httpx.get(here["actions"]["download"]["href"]).content == content
+    assert missing["error"]["code"] == 404
+
+
+def test_pushes_at_the_same_time_all_arrive(api):
+    api.create_repo("me/new")
+    names = [f"f{n}.txt" for n in range(8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: api.create_commit("me/new", [add(name, b"1")], commit_message=name), names))
+
+    assert paths(api, "me/new") == [".gitattributes", *names]
+    assert len(api.list_repo_commits("me/new")) == 9
+
+
+def test_of_pushes_onto_one_parent_one_wins(api, http):
+    api.create_repo("me/new")
+    parent = {"parentCommit": api.model_info("me/new").sha}
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: ndjson(http, "me/new", file(f"f{n}.txt"), header=parent), range(8)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+    assert len(paths(api, "me/new")) == 2
+
+
+def test_a_pull_request_to_a_gated_repo_needs_access(api, other, adapter):
+    repo, _ = adapter
+    api.update_repo_settings(repo, gated="auto")
+
+    with pytest.raises(GatedRepoError):
+        other.create_commit(repo, [add("a.txt", b"1")], commit_message="c", create_pr=True)
+    api.grant_access(repo, "you")
+    commit = other.create_commit(repo, [add("a.bin", b"\0" * 9)], commit_message="c", create_pr=True)
+
+    assert commit.pr_num == 1

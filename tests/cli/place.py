@@ -1,0 +1,227 @@
+"""A place for hostile conditions: a workspace, a cache and a Hub of their own, and what lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # read when huggingface_hub is imported; the embedded Hub has none
+
+from faults import Faults  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
+GUARD = ".loramerge.guard"
+"""What two processes take turns by; empty, and the only thing that a failure may add."""
+
+_DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code, data, and its error taken apart."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def part(self, label: str) -> str:
+        """The line of the error that begins with `label`, without it; "" where there is none."""
+        lines = [line.strip() for line in self.stderr.splitlines()]
+        return next((line.removeprefix(label).strip() for line in lines if line.startswith(label)), "")
+
+    @property
+    def first(self) -> str:
+        """The first line of what the command says: its error, else its data."""
+        said = [line for line in (self.stderr if self.code else self.stdout).splitlines() if line.strip()]
+        return said[0].strip() if said else ""
+
+
+class Place:
+    """`work` is the workspace and the commands' working directory, `home` is HF_HOME."""
+
+    def __init__(self, root: Path, stack: ExitStack) -> None:
+        self.root, self.stack = root, stack
+        self.work, self.home = root / "work", root / "home"
+        for folder in (self.work, self.home):
+            folder.mkdir()
+        self.faults = Faults()
+        self.token: str | None = None
+        """What commands have for a token: None that of the Hub's user, "" none."""
+
+    @cached_property
+    def hub(self) -> Any:
+        """A running Hub, with `faults` before it."""
+        from loramerge.hub.server.serve import running
+
+        return self.stack.enter_context(running(self.root / "hub", wrap=self.faults.wrap))
+
+    @cached_property
+    def api(self) -> Any:
+        """The client of the Hub's user."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()  # of what is arranged; commands run in processes of their own
+        return HfApi(self.hub.endpoint, self.hub.token)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What `{…}` stands for in commands and expectations."""
+        started = "hub" in self.__dict__
+        return {"work": str(self.work), "home": str(self.home), "url": self.hub.endpoint if started else ""}
+
+    @property
+    def session(self) -> Any:
+        """What a command line would work with, without a process of its own."""
+        from loramerge.api import Session
+
+        address = {"endpoint": self.hub.endpoint, "token": self.hub.token} if "hub" in self.__dict__ else {}
+        return Session(self.work, cache=self.home / "hub", **address)
+
+    def environment(self) -> dict[str, str]:
+        """Nothing but what a command needs: the Hub's address and token, and where the cache is."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+        if "hub" in self.__dict__:
+            token = self.hub.token if self.token is None else self.token
+            kept |= {"HF_ENDPOINT": self.hub.endpoint, **({"HF_TOKEN": token} if token else {})}
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "HF_HOME": str(self.home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_COLOR": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def start(self, command: str, before: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
+        """The command line as a process of its own, in a group of its own; `options` are Popen's."""
+        words = shlex.split(command.format(**self.names))
+        assert words[0] == "loramerge"
+        return subprocess.Popen(
+            [*before, sys.executable, "-m", *words],
+            cwd=self.work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **{"env": self.environment(), **options},
+        )
+
+    def run(self, command: str, **options: Any) -> Outcome:
+        """The command line, run to its end."""
+        return ended(self.start(command, **options))
+
+    def interrupt(self, command: str, ready: Callable[[], bool], **options: Any) -> Outcome:
+        """Ctrl-C, which goes to all processes of the command, as soon as `ready` holds."""
+        process = self.start(command, **options)
+        while not ready() and process.poll() is None:
+            time.sleep(0.001)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        return ended(process)
+
+    def snapshot(self) -> dict[str, str]:
+        """All that lies here: files of the workspace and whole downloads by hash, and each repo's head."""
+        found = {path: _content(self.work / path) for path in walk(self.work) if path != GUARD}
+        found |= {f"cache/{path}": _content(self.home / path) for path in walk(self.home) if _is_download(path)}
+        if "hub" in self.__dict__:
+            found |= {f"hub/{info.id}": str(self.api.model_info(info.id).sha) for info in self.api.list_models()}
+        return found
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """A fresh place in a folder that every user of this machine may enter and write to."""
+    with tempfile.TemporaryDirectory(prefix="loramerge-place-") as folder, ExitStack() as stack:
+        made = Place(Path(folder).resolve(), stack)
+        for path in (made.root, made.work, made.home):
+            path.chmod(0o777)
+        yield made
+
+
+def ended(process: subprocess.Popen[str]) -> Outcome:
+    """The outcome of a process, which is given a minute."""
+    stdout, stderr = process.communicate(timeout=60)
+    return Outcome(process.returncode, stdout, stderr)
+
+
+def write_adapter(
+    folder: Path,
+    *,
+    rank: int = 4,
+    seed: int = 0,
+    shape: tuple[int, int] = (8, 8),
+    modules: int = 2,
+    dtype: str = "F32",
+    **config: Any,
+) -> Path:
+    """A small adapter with random factors, as PEFT would have written it; `config` overrides fields."""
+    from safetensors.numpy import save_file
+
+    draw = np.random.default_rng(seed)
+    sides = {"A": (rank, shape[1]), "B": (shape[0], rank)}
+    tensors = {
+        f"base_model.model.layers.{layer}.q.lora_{side}.weight": draw.standard_normal(size).astype(_DTYPES[dtype])
+        for layer in range(modules)
+        for side, size in sides.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    fields = {"peft_type": "LORA", "base_model_name_or_path": "acme/base", "r": rank, "lora_alpha": 8}
+    (folder / "adapter_config.json").write_text(json.dumps({**fields, "target_modules": ["q"], **config}))
+    return folder
+
+
+def difference(before: dict[str, str], after: dict[str, str]) -> str:
+    """What was added (+), removed (-) and changed (~), by outermost name; "as before" for nothing."""
+    changed = {_outermost(path) for path in {*before, *after} if before.get(path) != after.get(path)}
+    old, new = ({_outermost(path) for path in found} for found in (before, after))
+    signs = {name: "+" if name not in old else "-" if name not in new else "~" for name in changed}
+    return " ".join(sorted(sign + name for name, sign in signs.items())) or "as before"
+
+
+def walk(folder: Path) -> list[str]:
+    """All names below a folder, hidden ones too; a folder ends with a slash."""
+    found = []
+    for path, folders, files in os.walk(folder):
+        inside = Path(path).relative_to(folder).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [f"{prefix}{name}/" for name in folders] + [f"{prefix}{name}" for name in files]
+    return sorted(found)
+
+
+def _content(path: Path) -> str:
+    return "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_download(path: str) -> bool:
+    """Whether a reader of the cache would take it for an adapter's file, or a download was left half-way."""
+    return "/snapshots/" in path and not path.endswith("/") or path.endswith(".incomplete")
+
+
+def _outermost(path: str) -> str:
+    """A repo, a file of the cache without its path, or what lies in the workspace itself."""
+    if path.startswith("cache/"):
+        return f"cache/{path.rpartition('/')[2]}"
+    return path if path.startswith("hub/") else path.partition("/")[0] + ("/" if "/" in path else "")

@@ -1,0 +1,184 @@
+"""Ordered maps. What runs in other processes has to be importable there, hence builtins as work."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from loramerge.engine.executors import ordered_map
+from loramerge.engine.plan import Request, plan
+from loramerge.engine.run import run
+from loramerge.errors import BadTensor, LoramergeError
+from loramerge.formats._format import open_adapter
+from loramerge.linalg import ranks
+from loramerge.methods._method import MERGE
+
+# Starting processes takes seconds, so each claim about them is made by one test.
+here = pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 3)])
+
+
+def merged(adapters, method, options, kind, workers):
+    """All factors of a merge as bytes."""
+    asked = Request(method, options, [1.0] * len(adapters), ranks.parse("3"))
+    made = plan(adapters, asked, MERGE[method], executor=kind, workers=workers)
+    return [
+        (done.module, done.delta.b.numpy().tobytes(), done.delta.a.numpy().tobytes()) for done in run(made, adapters)
+    ]
+
+
+@here
+def test_results_come_in_the_order_of_the_jobs(kind, workers):
+    found = list(ordered_map(operator.mul, range(20), 3, kind=kind, workers=workers))
+
+    assert found == [job * 3 for job in range(20)]
+
+
+def test_no_jobs_are_no_results():
+    assert list(ordered_map(operator.mul, [], 3, kind="processes", workers=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "others"),
+    [
+        ("linear", {}, [("threads", 1), ("threads", 2), ("threads", 4)]),
+        ("lego", {"k": 5}, [("threads", 1), ("threads", 2), ("threads", 4), ("processes", 2)]),
+    ],
+)
+def test_the_bytes_are_the_same_on_every_executor(make_adapter, method, options, others):
+    sizes = {f"layers.{layer}.{name}": (96, 64) for layer in range(4) for name in "qv"}
+    adapters = [open_adapter(make_adapter(name, rank=4, modules=sizes)) for name in ("x", "y", "z")]
+
+    first = merged(adapters, method, options, "serial", 1)
+    found = [merged(adapters, method, options, *other) for other in others]
+
+    assert len(first) == len(sizes)
+    assert all(other == first for other in found)
+
+
+@here
+def test_an_error_in_a_job_keeps_its_class_and_its_words(make_adapter, kind, workers):
+    good, bad = make_adapter("good"), make_adapter("bad")
+    weights = bytearray((bad / "adapter_model.safetensors").read_bytes())
+    weights[-4:] = torch.tensor([float("nan")]).numpy().tobytes()
+    (bad / "adapter_model.safetensors").write_bytes(weights)
+
+    with pytest.raises(BadTensor, match="1 elements that are NaN") as caught:
+        merged([open_adapter(good), open_adapter(bad)], "linear", {}, kind, workers)
+
+    assert str(bad) in caught.value.where
+
+
+def test_processes_keep_order_compute_with_one_thread_and_hand_errors_over_whole(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "3")
+    threads = "__import__('torch').get_num_threads()"
+    blas = "{pool['num_threads'] for pool in __import__('threadpoolctl').threadpool_info()}"
+    broken = "(_ for _ in ()).throw(__import__('loramerge.errors').errors.BadTensor('bad', where='there', hint='this'))"
+
+    results = ordered_map(eval, ["0", threads, blas, "3", broken, "5"], {}, kind="processes", workers=2)
+
+    assert [next(results) for _ in range(4)] == [0, 1, {1}, 3]
+    with pytest.raises(BadTensor, match="bad") as caught:
+        next(results)
+    assert (caught.value.where, caught.value.hint) == ("there", "this")
+
+
+@here
+def test_an_error_that_is_not_ours_comes_through_too(kind, workers):
+    results = ordered_map(operator.truediv, [1, 2, 0, 4], 0.0, kind=kind, workers=workers)
+
+    with pytest.raises(ZeroDivisionError):
+        list(results)
+
+
+def test_results_before_the_error_are_delivered_and_work_after_it_is_dropped():
+    started = []
+
+    def work(job, payload):
+        started.append(job)
+        if job == 2:
+            raise LoramergeError("stop")
+        return job
+
+    results = ordered_map(work, range(1000), None, kind="threads", workers=2)
+
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(LoramergeError, match="stop"):
+        next(results)
+    assert len(started) < 100
+
+
+def test_a_worker_that_dies_is_an_error_with_advice():
+    with pytest.raises(LoramergeError, match="worker process died") as caught:
+        list(ordered_map(eval, ["__import__('os')._exit(9)"] * 3, {}, kind="processes", workers=2))
+
+    assert "--workers 1" in caught.value.hint
+
+
+def test_at_most_two_jobs_per_worker_are_under_way():
+    begun = threading.Semaphore(0)
+    started = []
+
+    def work(job, payload):
+        started.append(job)
+        begun.release()
+        return job
+
+    results = ordered_map(work, range(100), None, kind="threads", workers=3)
+    next(results)
+    for _ in range(6):
+        assert begun.acquire(timeout=10)
+    time.sleep(0.05)
+
+    assert sorted(started) == list(range(6))
+    results.close()
+
+
+def test_serial_work_is_done_when_its_result_is_asked_for():
+    started = []
+
+    results = ordered_map(lambda job, payload: started.append(job), range(3), None)
+    next(results)
+
+    assert started == [0]
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info()]
+
+
+@pytest.fixture
+def three_threads():
+    """A process that computes with three threads, as on a larger machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with threadpool_limits(3):
+        yield blas_threads()
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 2)])
+def test_work_has_one_thread_and_the_caller_has_its_own_again_afterwards(three_threads, kind, workers):
+    def work(job, payload):
+        return torch.get_num_threads(), set(blas_threads())
+
+    found = list(ordered_map(work, range(4), None, kind=kind, workers=workers))
+
+    assert found == [(1, {1})] * 4
+    assert (torch.get_num_threads(), blas_threads()) == (3, three_threads)
+
+
+@pytest.mark.parametrize("kind", ["serial", "threads"])
+def test_the_callers_threads_come_back_also_after_an_error_and_when_nobody_reads_on(three_threads, kind):
+    with pytest.raises(ZeroDivisionError):
+        list(ordered_map(operator.truediv, [1, 2], 0.0, kind=kind, workers=2))
+    unread = ordered_map(operator.mul, range(9), 1, kind=kind, workers=2)
+    next(unread)
+    unread.close()
+
+    assert (torch.get_num_threads(), blas_threads()) == (3, three_threads)

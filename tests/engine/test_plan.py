@@ -1,0 +1,225 @@
+"""What is decided from headers alone. The adapters here cannot be read: planning that tries fails."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from loramerge import options as texts
+from loramerge.engine.plan import Request, plan, resolve_device
+from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
+from loramerge.linalg import ranks
+from loramerge.methods._method import MERGE
+
+Q = (8, 4, 2)
+
+
+def planned(adapters, method="linear", *, options=None, weights=None, rank="max", run=None, **request):
+    """A plan with one weight of 1/n for each adapter, unless said."""
+    share = [1 / len(adapters)] * len(adapters) if adapters else []
+    asked = Request(method, options or {}, weights or share, ranks.parse(rank), **request)
+    return plan(adapters, asked, MERGE[method], **(run or {}))
+
+
+def bounds(made):
+    return {job.module: job.spec.rank for job in made.jobs}
+
+
+def test_the_result_has_the_modules_of_all_inputs_in_natural_order(header):
+    x, y = header("x", {"layers.10.q": Q, "layers.2.q": Q}), header("y", {"layers.2.v": Q, "layers.10.q": Q})
+
+    made = planned([x, y])
+
+    assert [job.module for job in made.jobs] == ["layers.2.q", "layers.2.v", "layers.10.q"]
+    assert [job.members for job in made.jobs] == [(0,), (1,), (0, 1)]
+
+
+def test_a_missing_module_is_an_update_of_zero_not_a_smaller_mean(header):
+    adapters = [header("x", q=Q, v=Q), header("y", q=Q), header("z", q=Q)]
+
+    made = planned(adapters)
+
+    weights = {job.module: job.weights for job in made.jobs}
+    assert weights == {"q": (1 / 3, 1 / 3, 1 / 3), "v": (1 / 3,)}
+
+
+def test_adapters_that_disagree_about_a_shape_are_refused_by_name(header):
+    with pytest.raises(ShapeMismatch, match=r"shape of q: linear 8×4 and linear 8×5") as caught:
+        planned([header("x", q=(8, 4, 2)), header("y", q=(8, 4, 3)), header("z", q=(8, 5, 2))])
+
+    assert caught.value.where == "x, y, z"
+
+
+def test_the_same_sides_of_another_kind_of_layer_are_another_shape(header):
+    with pytest.raises(ShapeMismatch, match="conv1d 8×4 and linear 8×4"):
+        planned([header("x", q=Q), header("y", q=Q, kind="conv1d")])
+
+
+@pytest.mark.parametrize("adapters", [0, 1], ids=["no adapter", "an adapter without modules"])
+def test_nothing_to_merge_is_an_error(header, adapters):
+    with pytest.raises(UsageError):
+        planned([header("x")][:adapters])
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"),
+    [("1", 1), ("3", 3), ("max", 3), ("sum", 5), ("100", 5), ("energy:0.9", 4), ("elbow", 4)],
+)
+def test_the_rank_is_bounded_before_a_number_is_read(header, rank, expected):
+    made = planned([header("x", q=(8, 4, 2)), header("y", q=(8, 4, 3))], rank=rank)
+
+    assert bounds(made) == {"q": expected}
+    assert made.rank == expected
+
+
+@pytest.mark.parametrize(("method", "options", "expected"), [("cat", {}, 5), ("lego", {"k": 4}, 4)])
+def test_a_method_that_decides_its_rank_bounds_it_itself(header, method, options, expected):
+    adapters = [header("x", q=(8, 4, 2), v=(8, 4, 1)), header("y", q=(8, 4, 3))]
+
+    made = planned(adapters, method, options=options, rank="1")
+
+    assert bounds(made) == {"q": expected, "v": 1}
+
+
+def test_k_above_the_units_of_every_module_is_an_error(header):
+    with pytest.raises(BadOption, match="k is 6, but no module has more than 5 units"):
+        planned([header("x", q=(8, 4, 2)), header("y", q=(8, 4, 3))], "lego", options={"k": 6})
+
+
+def test_k_above_the_units_of_some_modules_is_not(header):
+    adapters = [header("x", q=(8, 4, 2), v=(8, 4, 2)), header("y", q=(8, 4, 3))]
+
+    made = planned(adapters, "lego", options={"k": 4})
+
+    assert bounds(made) == {"q": 4, "v": 2}
+
+
+def test_the_first_pattern_that_matches_gives_a_module_its_options(header):
+    names = ["layers.0.q", "layers.0.v", "layers.1.q", "layers.12.v"]
+    rules = {"layers.[0-1].q": {"k": "2"}, "*.q": {"k": 3}, "layers.12.*": {"k": 5, "gauge": "raw"}}
+
+    made = planned([header("x", dict.fromkeys(names, (8, 8, 8)))], "lego", options={"k": 4}, overrides=rules)
+
+    chosen = {job.module: (job.options.k, job.options.gauge) for job in made.jobs}
+    assert chosen == {
+        "layers.0.q": (2, "signed"),
+        "layers.0.v": (4, "signed"),
+        "layers.1.q": (2, "signed"),
+        "layers.12.v": (5, "raw"),
+    }
+
+
+def test_a_pattern_that_matches_nothing_is_an_error(header):
+    rules = {"q": {"k": 1}, "*.nothing": {"k": 1}}
+
+    with pytest.raises(BadOption, match=r"No module matches '\*.nothing'"):
+        planned([header("x", q=Q)], "lego", options={"k": 2}, overrides=rules)
+
+
+def test_an_option_that_a_method_does_not_have_is_refused_also_for_some_modules(header):
+    with pytest.raises(BadOption, match="no option 'reweigth'") as caught:
+        planned([header("x", q=Q)], "lego", options={"k": 2}, overrides={"q": {"reweigth": "none"}})
+
+    assert "reweight" in caught.value.hint
+
+
+def test_dora_is_refused_because_its_update_depends_on_the_base(header):
+    with pytest.raises(NeedsBase) as caught:
+        planned([header("x", q=Q), header("y", q=Q, dora=True)])
+
+    assert caught.value.where == "y"
+    assert "--dora factors" in caught.value.hint
+
+
+def test_dora_factors_are_merged_on_request_and_the_plan_says_what_is_lost(header):
+    made = planned([header("x", q=Q), header("y", q=Q, dora=True)], dora="factors")
+
+    assert not made.jobs[0].spec.dora
+    assert made.notes == ("the DoRA magnitudes of y are left out, so this merge is approximate",)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "asked", "expected"),
+    [
+        (["F32", "F32"], None, "F32"),
+        (["F16", "F16"], None, "F16"),
+        (["BF16", "BF16"], None, "BF16"),
+        (["F16", "F32"], None, "F32"),
+        (["F16", "F64", "BF16"], None, "F64"),
+        (["F16", "BF16"], None, "F32"),
+        (["F32", "F32"], "BF16", "BF16"),
+    ],
+)
+def test_the_result_has_the_widest_type_unless_another_is_asked_for(header, dtypes, asked, expected):
+    adapters = [header(str(i), q=Q, dtype=dtype) for i, dtype in enumerate(dtypes)]
+
+    made = planned(adapters, dtype=asked)
+
+    assert made.jobs[0].spec.dtype == expected
+
+
+def test_the_type_is_that_of_the_whole_result(header):
+    made = planned([header("x", q=Q, dtype="F32"), header("y", v=Q, dtype="F16")])
+
+    assert [job.spec.dtype for job in made.jobs] == ["F32", "F32"]
+
+
+def test_a_results_spec_declares_no_scale_of_an_input(header):
+    made = planned([header("x", q=Q), header("y", q=Q, bias=True)])
+
+    spec = made.jobs[0].spec
+    assert (spec.scale, spec.alpha, spec.rslora, spec.bias) == (1.0, 0.0, False, True)
+
+
+def test_the_plan_counts_bytes(header):
+    made = planned([header("x", q=(8, 4, 2)), header("y", q=(8, 4, 3), v=(6, 4, 1))], rank="1")
+
+    assert made.bytes_in == 4 * ((8 + 4) * 5 + (6 + 4))
+    assert made.bytes_out == 4 * ((8 + 4) + (6 + 4))
+
+
+def test_there_are_no_more_workers_than_modules(header):
+    made = planned([header("x", q=Q, v=Q)], run={"workers": 8, "executor": "processes"})
+
+    assert (made.executor, made.workers) == ("processes", 2)
+
+
+def test_one_worker_needs_no_executor(header):
+    made = planned([header("x", q=Q)], run={"workers": 8, "executor": "threads"})
+
+    assert (made.executor, made.workers) == ("serial", 1)
+
+
+def test_less_memory_means_fewer_workers(header):
+    adapters = [header("x", {f"layers.{i}.q": (256, 256, 16) for i in range(8)})]
+    whole = planned(adapters, run={"workers": 4})
+
+    half = planned(adapters, run={"workers": 4, "max_memory": whole.memory // 2})
+    least = planned(adapters, run={"workers": 4, "max_memory": whole.jobs[0].memory})
+
+    assert (whole.executor, whole.workers) == ("threads", 4)
+    assert (half.executor, half.workers) == ("threads", 2)
+    assert (least.executor, least.workers) == ("serial", 1)
+    assert half.memory <= whole.memory // 2
+
+
+def test_memory_for_no_module_at_all_is_refused_with_the_size_that_would_do(header):
+    adapters = [header("x", {"small": (64, 64, 4), "large": (4096, 4096, 16)})]
+
+    with pytest.raises(BadOption, match="above --max-memory") as caught:
+        planned(adapters, run={"max_memory": 1000})
+
+    offered = texts.size(caught.value.hint.removeprefix("--max-memory "))
+    assert caught.value.where == "large"
+    assert planned(adapters, run={"max_memory": offered}).memory <= offered
+
+
+def test_the_cpu_is_the_device_unless_asked():
+    assert resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(BadOption, match="no CUDA device"):
+        resolve_device("cuda")
