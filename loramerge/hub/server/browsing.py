@@ -85,7 +85,7 @@ def resolve(call: Call) -> Response:
         return Content(call.hub.blobs.path(file.sha256), headers=headers, media_type=media)
     link = call.hub.signer.sign("GET", f"/lfs/{file.sha256}")
     linked = {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
-    return Response(status_code=302, headers={**headers, **linked, "Location": call.origin(call.hub.cdn_port) + link})
+    return Response(status_code=302, headers={**headers, **linked, "Location": call.storage() + link})
 
 
 def commits(call: Call) -> Response:

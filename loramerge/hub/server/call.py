@@ -26,6 +26,8 @@ _LONGEST_JSON = 16 << 20
 _PAGE = 1000
 _UNPRINTABLE = re.compile("[^ -~]")
 
+_OTHER_NAME = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}
+
 
 @dataclass(frozen=True)
 class Hub:
@@ -71,11 +73,22 @@ class Call:
             raise Refusal(413, "The request is too large.")
         return parse_object(text)
 
-    def origin(self, port: int | None = None) -> str:
-        """The server as the client names it; with a port, its other origin."""
+    def origin(self) -> str:
+        """The server as the client names it."""
         url = self.request.url
-        host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-        return f"{url.scheme}://{host}:{port or url.port or (443 if url.scheme == 'https' else 80)}"
+        return self._at(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+
+    def storage(self) -> str:
+        """The other origin, which serves bytes.
+
+        On loopback it has another name too: to huggingface_hub 1.x two ports of one name are one host,
+        and it would send its token along.
+        """
+        host = self.request.url.hostname or ""
+        return self._at(_OTHER_NAME.get(host, host), self.hub.cdn_port)
+
+    def _at(self, host: str, port: int) -> str:
+        return f"{self.request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def login(self) -> str:
         """The user; Refusal 401 where there is none."""

@@ -57,7 +57,7 @@ def _upload(call: Call, repo: Repo, oid: str, size: int, parts: bool) -> dict[st
     """Large ones in parts, each with its own link, if the client can."""
     if stored_size(call, oid) == size:
         return {}
-    sign, origin = call.hub.signer.sign, call.origin(call.hub.cdn_port)
+    sign, origin = call.hub.signer.sign, call.storage()
     cut = max(call.hub.part_size, -(-size // _MOST_PARTS))
     to: dict[str, Any] = {"href": origin + sign("PUT", f"/lfs/{oid}", repo=repo.key, size=size)}
     if parts and size > cut:
@@ -75,7 +75,7 @@ def _upload(call: Call, repo: Repo, oid: str, size: int, parts: bool) -> dict[st
 def _download(call: Call, repo: Repo, oid: str, size: int) -> dict[str, Any]:
     if history.holders(call.hub.db, oid).get(repo.id) != size:
         return {"error": {"code": 404, "message": "The object is not in this repo."}}
-    link = call.origin(call.hub.cdn_port) + call.hub.signer.sign("GET", f"/lfs/{oid}")
+    link = call.storage() + call.hub.signer.sign("GET", f"/lfs/{oid}")
     return {"actions": {"download": {"href": link}}}
 
 
