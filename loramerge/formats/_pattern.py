@@ -25,6 +25,7 @@ Token = tuple[str, str]
 
 MAX_PATTERN = 1100
 _MAX_LOOPS = 2
+_MAX_GROUPS = 50
 _TOKEN = re.compile(
     r"""(?P<set>\[\^?\]?(?:\\.|[^\[\]\\])*\]|\\[dDwWsS]|\.)
     |(?P<text>\\[^A-Za-z0-9]|[^\\\[\]().|*+?{}^$])
@@ -72,6 +73,8 @@ def _compiled(pattern: str) -> Callable[[str], bool]:
         # Of fixed length, so that `re` has nothing to try but where to begin. Nearly all patterns are.
         expression = re.compile(rf"(.*\.)?({pattern})$")
         return lambda name: expression.match(name) is not None
+    if sum(kind == "open" for kind, _ in tokens) > _MAX_GROUPS:
+        raise ValueError("too many groups")
     return partial(_simulate, _Parser(tokens).parse())
 
 

@@ -88,6 +88,8 @@ def test_what_is_no_plain_pattern_is_refused_by_name(pattern):
 def test_a_pattern_that_is_too_long_is_refused():
     with pytest.raises(BadConfig, match="regular expressions that are taken"):
         check("a" * (MAX_PATTERN + 1), "")
+    with pytest.raises(BadConfig, match="regular expressions that are taken"):
+        check("(" * 500 + "a" + ")" * 500, "")
 
 
 def test_the_first_of_several_patterns_wins():

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,8 +40,7 @@ def dense(adapter, name):
 
 def result(adapter, **changes):
     """The outline of a computed adapter with the same updates."""
-    copy = outline_of(adapter)
-    return Outline(**{**vars(copy), "verbatim": False, **changes})
+    return replace(outline_of(adapter), **{"verbatim": False, **changes})
 
 
 def rewrite(folder, **changes):
@@ -327,6 +327,28 @@ def test_a_rank_above_the_padded_one_is_an_error(make, tmp_path):
 
     with pytest.raises(BadOption, match="all ranks were to be 3"):
         peft.write(tmp_path, result(adapter, pad_rank=3), updates_of(adapter))
+
+
+def test_modules_that_peft_gives_one_rank_are_padded_to_one(make, peft_loads, tmp_path):
+    adapter = peft.read(make("attention"))
+    updates = dict(updates_of(adapter))
+    inner = updates["mha.out_proj"]
+    updates["mha.out_proj"] = LowRank(inner.b[:, :1], inner.a[:1], inner.scale)
+    (tmp_path / "result").mkdir()
+
+    peft.write(tmp_path / "result", result(adapter), updates.items())
+
+    loaded = peft_loads(tmp_path / "result", "attention")
+    assert peft.read(tmp_path / "result").modules["mha.out_proj"].rank == 3
+    assert all(relative(loaded.delta(name), update.dense()) < 1e-6 for name, update in updates.items())
+
+
+def test_a_copy_can_be_given_another_base(make, tmp_path):
+    adapter = peft.read(make("plain"))
+
+    peft.write(tmp_path, replace(outline_of(adapter), base="acme/base"), updates_of(adapter))
+
+    assert peft.read(tmp_path).base == "acme/base"
 
 
 def test_ranks_may_turn_out_smaller_than_planned(make, tmp_path):
