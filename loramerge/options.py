@@ -19,20 +19,20 @@ O = TypeVar("O")  # noqa: E741
 
 _UNITS = {"": 1, "B": 1, "K": 2**10, "KB": 10**3, "KIB": 2**10, "M": 2**20, "MB": 10**6, "MIB": 2**20}
 _UNITS |= {"G": 2**30, "GB": 10**9, "GIB": 2**30, "T": 2**40, "TB": 10**12, "TIB": 2**40}
-_WORDS = {int: "a whole number", float: "a number", str: "a text"}
+_NOUNS = {int: ("a whole number", "8"), float: ("a number", "0.5"), str: ("a text", '"max"')}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
-def pairs(items: Iterable[str]) -> dict[str, str]:
+def pairs(items: Iterable[str], example: str = "-O k=8") -> dict[str, str]:
     """`key=value` strings as a mapping; raises BadOption where the '=' is missing or a key repeats."""
     found: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise BadOption(f"{item!r} is not KEY=VALUE.", hint="-O k=8")
+            raise BadOption(f"{item!r} is not KEY=VALUE.", hint=example)
         if key in found:
-            raise BadOption(f"Option {key!r} is given twice.")
+            raise BadOption(f"{key!r} is given twice.")
         found[key] = value
     return found
 
@@ -73,7 +73,8 @@ def convert(value: Any, hint: Any, name: str) -> Any:
             raise ValueError
         return hint(value)
     except (TypeError, ValueError, OverflowError):
-        raise BadOption(f"{name} is {value!r:.80}, which is not {_WORDS[hint]}.") from None
+        what, example = _NOUNS[hint]
+        raise BadOption(f"{name} is {value!r:.80}, which is not {what}.", hint=f"for example {example}") from None
 
 
 def _plain(value: Any, kind: type, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ _HINT = "share>0.01, norm>=0.5, unit<4, module~*.query; joined by `and`"
 
 def condition(text: str) -> Test:
     """A test of one unit's row. Terms are joined by `and`; `~` matches a module pattern; raises BadOption."""
-    terms = [_term(part) for part in re.split(r"\band\b", text)]
+    terms = [_term(part) for part in re.split(r"\sand\s", text)]
     return lambda row: all(term(row) for term in terms)
 
 
@@ -41,15 +42,23 @@ def _term(text: str) -> Test:
 
 
 def _pattern(value: str) -> Test:
+    matches(value, "")  # so that a broken pattern is known before the first unit
     return lambda row: matches(value, row["module"])
 
 
 def _number(field: str, sign: str, value: str) -> Test:
     if field not in _NUMBERS or sign not in _COMPARE:
         raise BadOption(f"Units have no {field!r} to test with {sign!r}.", hint=_HINT)
-    try:
-        bound = float(value)
-    except ValueError:
-        raise BadOption(f"{value!r} is not a number.", hint=_HINT) from None
+    bound = _bound(value)
     compare = _COMPARE[sign]
     return lambda row: isinstance(row.get(field), int | float) and compare(row[field], bound)
+
+
+def _bound(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise BadOption(f"{text!r} is not a number.", hint=_HINT)
+    return value

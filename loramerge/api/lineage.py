@@ -30,14 +30,14 @@ class Tree:
     facts: dict[str, Any]
     parents: list[Tree] = field(default_factory=list)
 
-    def lines(self, indent: str = "") -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
         """The tree as text, one adapter a line."""
         yield self.label
         for number, parent in enumerate(self.parents, 1):
             last = number == len(self.parents)
             first, *rest = parent.lines()
-            yield f"{indent}{'└─' if last else '├─'} {first}"
-            yield from (f"{indent}{'  ' if last else '│ '} {line}" for line in rest)
+            yield f"{'└─' if last else '├─'} {first}"
+            yield from (f"{'  ' if last else '│ '} {line}" for line in rest)
 
     def plain(self) -> dict[str, Any]:
         """The tree as plain values."""
@@ -51,7 +51,7 @@ def log(session: Session, ref: str) -> Tree:
     """
     opened = open_ref(session, ref)
     read_record(opened.folder)
-    return _tree(session, opened.folder, opened.adapter.name, {}, depth=0)
+    return _tree(session, opened.folder, opened.adapter.name, {})
 
 
 def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[dict[str, Any]]:
@@ -83,28 +83,32 @@ def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[d
     return rows
 
 
-def _tree(session: Session, folder: Path | None, label: str, facts: dict[str, Any], depth: int) -> Tree:
+def _tree(
+    session: Session, folder: Path | None, label: str, facts: dict[str, Any], above: frozenset[Path] = frozenset()
+) -> Tree:
+    folder = folder.resolve() if folder else None
     try:
-        record = read_record(folder) if folder and depth < 50 else None
+        # A record can say anything, also that a result is its own ancestor.
+        record = read_record(folder) if folder and folder not in above else None
     except BadConfig:
         record = None
-    if record is None:
+    if folder is None or record is None:
         return Tree(label, facts)
     lineage = record.lineage
     said = ", ".join(f"{key}={value}" for key, value in lineage.options.items())
     made = f"{label} = {lineage.method}({said})"
     found = {**facts, "method": lineage.method, "options": dict(lineage.options), "rank": lineage.rank}
     found |= {"seed": lineage.seed, "base": lineage.base, "versions": dict(lineage.versions)}
-    return Tree(made, found, [_parent(session, parent, depth + 1) for parent in lineage.parents])
+    return Tree(made, found, [_parent(session, parent, above | {folder}) for parent in lineage.parents])
 
 
-def _parent(session: Session, parent: Parent, depth: int) -> Tree:
+def _parent(session: Session, parent: Parent, above: frozenset[Path]) -> Tree:
     where = f"{parent.repo}@{(parent.commit or '')[:12]}" if parent.repo else parent.path or "?"
     where += f":{parent.subfolder}" if parent.subfolder else ""
     label = f"{parent.weight:g} × {parent.name} ({where}, sha256 {digest(parent.files)[:12]})"
     facts = {"name": parent.name, "weight": parent.weight, "repo": parent.repo, "commit": parent.commit}
     facts |= {"path": parent.path, "files": {pin.path: pin.sha256 for pin in parent.files}, "licence": parent.licence}
-    return _tree(session, _at_hand(session, parent), label, facts, depth)
+    return _tree(session, _at_hand(session, parent), label, facts, above)
 
 
 def _at_hand(session: Session, parent: Parent) -> Path | None:
@@ -113,8 +117,11 @@ def _at_hand(session: Session, parent: Parent) -> Path | None:
         return session.workspace.root / parent.path
     from loramerge.hub import cache
 
-    assert parent.repo is not None
-    return cache.find(session.hub, parent.repo, parent.commit or "", parent.subfolder, [p.path for p in parent.files])
+    paths = [pin.path for pin in parent.files]
+    try:
+        return cache.find(session.hub, parent.repo or "", parent.commit or "", parent.subfolder, paths)
+    except ValueError:
+        return None  # what the record names is no repo
 
 
 def _pinned_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:

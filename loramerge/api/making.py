@@ -11,10 +11,10 @@ from loramerge.api import opening, summary, weights
 from loramerge.core.catalog import canonical_base, same_base
 from loramerge.engine.plan import Plan, Request, resolve_device
 from loramerge.engine.plan import plan as make_plan
-from loramerge.errors import BadOption, BaseMismatch, OutputExists
+from loramerge.errors import BadOption, BaseMismatch
 from loramerge.linalg import ranks
 from loramerge.methods._method import MERGE
-from loramerge.options import parse
+from loramerge.options import pairs, parse
 from loramerge.recipe import Ingredient, Recipe
 from loramerge.registry import near
 from loramerge.workspace.lock import is_name
@@ -99,16 +99,13 @@ def recipe_of(
     `weights` are numbers in order or `NAME=W` texts, `weighting` is mean, sqrt or sum; `k_for` are
     `PATTERN=K` texts; `rest` are other fields of `Recipe`. Raises BadOption and UnknownName.
     """
-    found = MERGE[method]
-    if rank is not None and found.rank == "own":
-        raise BadOption(f"{method} decides its rank itself, so --rank does not apply.", hint="--method linear")
     names = list(refs) or [entry.name for entry in session.workspace.sources()]
     given = _given([str(weight) for weight in weights], names)
     return Recipe(
         adapters=tuple(Ingredient(name, weight) for name, weight in zip(names, given, strict=True)),
         method=method,
         options={**_preset(method, preset), **(options or {})},
-        modules={pattern: {"k": k} for pattern, k in map(_k_for, k_for)},
+        modules={pattern: {"k": k} for pattern, k in pairs(k_for, "--k-for '*.mlp.*=4'").items()},
         rank="max" if rank is None else str(rank),
         weights=weighting,
         **rest,
@@ -138,15 +135,18 @@ def planned(session: Session, recipe: Recipe) -> Planned:
 def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bool = False) -> Merged:
     """Run a recipe into a folder (default `./<method>-<k or rank>`) that appears only when it is whole.
 
-    Raises OutputExists before any work where the folder is there and `force` is not given, what the
-    readers and the planner raise, and leaves nothing behind then.
+    A whole one that this very recipe made, and that was not recorded because the process was killed just
+    then, is recorded now. Raises OutputExists before any work where another folder is there and `force`
+    is not given, what the readers and the planner raise, and leaves nothing behind then.
     """
     from loramerge.api import result
 
     work = prepare(session, recipe)
     target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
-    _check_target(session, target, force)
-    report = result.write(session, work, target, force=force)
+    _check_name(session, target)
+    report = None if force else result.unrecorded(session, work, target)
+    if report is None:
+        report = result.write(session, work, target, force=force)
     name = result.record(session, target)
     return Merged(name, target, report)
 
@@ -154,6 +154,8 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
 def prepare(session: Session, recipe: Recipe) -> Prepared:
     """Open the adapters, check that they go together, and plan. Reads headers only."""
     method = MERGE[recipe.method]
+    if method.rank == "own" and recipe.rank != "max":
+        raise BadOption(f"{recipe.method} decides its rank itself, so --rank does not apply.", hint="--method linear")
     opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle)
     adapters = [one.adapter for one in opened]
     base, notes = _common_base(adapters, recipe)
@@ -183,10 +185,8 @@ def prepare(session: Session, recipe: Recipe) -> Prepared:
     return Prepared(recipe, opened, numbers, base, plan, (*notes, *plan.notes))
 
 
-def _check_target(session: Session, target: Path, force: bool) -> None:
-    """Raises what would go wrong after the work: OutputExists, and BadOption for a name that the lock cannot take."""
-    if target.exists() and not force:
-        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
+def _check_name(session: Session, target: Path) -> None:
+    """Raises BadOption, before the work, for a folder whose name the lock could not take after it."""
     if not is_name(target.name):
         raise BadOption(f"{target.name!r} cannot be the name of a result.", hint="-o NAME, of letters, digits, -")
     if target.name in (entry.name for entry in session.workspace.sources()):
@@ -212,13 +212,6 @@ def _preset(method: str, preset: str | None) -> Mapping[str, Any]:
         close = ", ".join(near(preset, presets) or presets)
         raise BadOption(f"{method} has no preset {preset!r}.", hint=close or "none at all")
     return presets[preset]
-
-
-def _k_for(text: str) -> tuple[str, str]:
-    pattern, equals, k = text.rpartition("=")
-    if not equals or not pattern:
-        raise BadOption(f"{text!r} is not PATTERN=K.", hint="--k-for '*.mlp.*=4'")
-    return pattern, k
 
 
 def _common_base(adapters: Sequence[Adapter], recipe: Recipe) -> tuple[str | None, tuple[str, ...]]:

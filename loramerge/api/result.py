@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramerge import __version__
 from loramerge.api import summary
-from loramerge.core.provenance import Lineage, pin
+from loramerge.core.provenance import Lineage, finite, pin, to_json
+from loramerge.errors import BadConfig
 from loramerge.formats._format import FORMATS, Outline, open_adapter
 from loramerge.hub.text import plain
 from loramerge.options import dump
 from loramerge.recipe import to_mapping
 from loramerge.workspace.carried import carry_tokenizer
 from loramerge.workspace.lock import Entry
-from loramerge.workspace.results import Record, new_folder, write_card, write_record
+from loramerge.workspace.results import Record, new_folder, read_record, write_card, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +38,8 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
     from loramerge.engine.extras import merge_extras
     from loramerge.hub.card import card
 
-    parents = tuple(one.parent(weight) for one, weight in zip(work.opened, work.weights, strict=True))
-    lineage = lineage_of(work, parents)
     with new_folder(target, force) as folder:
+        lineage = lineage_of(work)
         with one_thread():
             extras = merge_extras(work.adapters, work.weights, work.recipe.extras)
             modules: dict[str, Any] = {}
@@ -52,6 +52,23 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
         write_card(folder, card(target.name, lineage, report["families"], report["notes"]))
         _check(folder, outline)
     return report
+
+
+def unrecorded(session: Session, work: Prepared, target: Path) -> Mapping[str, Any] | None:
+    """The report of a result in `target` that came of this very work and is not in the lock; None for all else.
+
+    A folder appears whole, so this is what is left of a process that died before it could record it.
+    """
+    path = session.workspace.relative(target)
+    if not target.exists() or path in (entry.path for entry in session.workspace.entries()):
+        return None
+    try:
+        found = read_record(target)
+    except BadConfig:
+        return None
+    lineage = to_json(lineage_of(work))
+    same = to_json(found.lineage) == lineage and finite(found.recipe) == finite(to_mapping(work.recipe))
+    return found.report if same else None
 
 
 def record(session: Session, target: Path) -> str:
@@ -82,12 +99,12 @@ def versions() -> dict[str, str]:
     return {"loramerge": __version__, **{name: metadata.version(name) for name in names}}
 
 
-def lineage_of(work: Prepared, parents: tuple[Any, ...]) -> Lineage:
-    """The record of a merge: what went in, and all options as they were used."""
+def lineage_of(work: Prepared) -> Lineage:
+    """The record of a merge: what went in, every file hashed now, and all options as they were used."""
     return Lineage(
         method=work.recipe.method,
         options=dump(work.options),
-        parents=parents,
+        parents=tuple(one.parent(weight) for one, weight in zip(work.opened, work.weights, strict=True)),
         rank=work.recipe.rank,
         weights=work.recipe.weights,
         seed=work.recipe.seed,

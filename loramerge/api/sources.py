@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loramerge.core.provenance import FilePin, pin
-from loramerge.errors import BadOption, IntegrityError, LockMismatch, LoramergeError, UsageError
+from loramerge.core.provenance import FilePin, changed, pin
+from loramerge.errors import BadOption, IntegrityError, LockMismatch, LoramergeError, OutputExists, UsageError
 from loramerge.formats._format import open_adapter
 from loramerge.hub.text import plain
 from loramerge.workspace.lock import Entry
@@ -226,9 +226,13 @@ def _pinned(entry: Entry) -> Pinned:
 
 def _copy(session: Session, entry: Entry, folder: Path, to: Path | None) -> None:
     if to is not None:
-        source = folder if folder.is_dir() else folder.parent
-        with new_folder(session.workspace.root / to.expanduser() / entry.name) as target:
-            copy(source, entry.files, target)
+        target = session.workspace.root / to.expanduser() / entry.name
+        if target.is_dir() and not changed(target, entry.files):
+            return
+        if target.exists():
+            raise OutputExists("Something else is there already.", where=str(target), hint="another --to")
+        with new_folder(target) as made:
+            copy(folder if folder.is_dir() else folder.parent, entry.files, made)
 
 
 def _entry(adapter: Adapter, files: tuple[FilePin, ...], **where: Any) -> Entry:

@@ -25,7 +25,7 @@ def make(refs: Sequence[str], values: dict[str, Any], *, dump: bool = False, **w
     with session() as (work, out):
         from loramerge import api
 
-        values["aliases"] = options.pairs(values["aliases"])
+        values["aliases"] = options.pairs(values["aliases"], "--base NAME=PATH")
         _run(work, out, api.recipe_of(work, refs, **what, **values), run, dump=dump)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loramerge.core.adapter import DTYPE_BYTES, Adapter, ModuleSpec, widest
 from loramerge.core.names import first_match, matches, natural
 from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
+from loramerge.methods._method import MERGE
 from loramerge.options import parse
 
 if TYPE_CHECKING:
@@ -58,9 +59,12 @@ class Job:
 
     @property
     def memory(self) -> int:
-        """Bytes at work: the inputs, their float64 copies and the result, roughly."""
-        units = self.bytes_in // DTYPE_BYTES[self.spec.dtype]
-        return self.bytes_in + 3 * 8 * units + 2 * 8 * self.spec.numel
+        """Bytes at work, roughly: inputs with their float64 copies, or the dense sum where that is smaller."""
+        stacked = self.bytes_in + 3 * 8 * (self.bytes_in // DTYPE_BYTES[self.spec.dtype])
+        # Only a sum that the engine truncates takes its terms one by one.
+        dense = 3 * 8 * self.spec.out * self.spec.in_ + stacked // len(self.members)
+        held = min(stacked, dense) if MERGE[self.method].rank == "free" else stacked
+        return held + 2 * 8 * self.spec.numel
 
 
 @dataclass(frozen=True)

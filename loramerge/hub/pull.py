@@ -169,7 +169,7 @@ def _chosen(listing: Mapping[str, Any], ref: HubRef, allow_pickle: bool) -> list
     if not inside and ref.subfolder:
         folders = {path.rpartition("/")[0] for path in listing if "/" in path}
         hint = ", ".join(near(ref.subfolder, folders) or sorted(folders)[:5]) or f"{ref.repo}, which has no folders"
-        raise NotFound(f"{ref.repo} has no folder {ref.subfolder!r}.", where=hub.url, hint=hint)
+        raise NotFound(f"{ref.repo} has no folder {ref.subfolder!r}.", hint=hint)
     names = wanted(inside, allow_pickle=allow_pickle)
     if CONFIG not in names:
         raise _no_adapter(listing, ref)

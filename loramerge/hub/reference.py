@@ -34,6 +34,8 @@ class HubRef:
 
 def parse(text: str) -> HubRef:
     """A reference from text. Raises UsageError where it names no repo, revision or folder that could be."""
+    if not text.isprintable():
+        raise _refused(text, "it has characters that cannot be seen")
     if text.startswith("hf://"):
         return _uri(text)
     match = _REFERENCE.fullmatch(text)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loramerge.core.lowrank import LowRank, cat, common_shape
+from loramerge.core.lowrank import LowRank, cat
+from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.units import balanced, pool, total_bias, zero
+from loramerge.linalg.units import balanced, pool, zero
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +53,7 @@ class Decomposed:
     lift: tuple[Tensor, ...]
     flipped: bool
     energy: float
+    bias: Tensor | None
 
     def keep(self, rank: int) -> LowRank:
         """The first `rank` directions; the singular values are shared equally between b and a.
@@ -79,59 +81,84 @@ def truncate_sum(deltas: Sequence[LowRank], rule: RankRule | int, *, ranks: Sequ
 
     Cost, N = Σ rᵢ: O((out + in) N² + N³) time and O((out + in) N) memory, QR instead of Gram above
     GRAM_LIMIT; from N = min(out, in) on O(out · in · (N + min(out, in))) time and O(out · in) memory,
-    whatever N is. Raises ShapeMismatch where the updates have different (out, in).
+    whatever N is: updates that load when they are asked for are held one at a time. Raises ShapeMismatch
+    where the updates have different (out, in).
     """
     rule = rule if isinstance(rule, RankRule) else RankRule("fixed", rule)
-    ranks = [delta.rank for delta in deltas] if ranks is None else ranks
-    total = sum(delta.rank for delta in deltas)
+    updates = Updates.of(deltas)
+    ranks = updates.ranks if ranks is None else ranks
+    total = sum(updates.ranks)
     asked = rule.asked(ranks)
     if asked is not None and asked >= total:
-        return Truncated(_kept(deltas), 0.0)
-    found = decompose(deltas)
+        return Truncated(_kept(updates), 0.0)
+    found = decompose(updates)
     spectrum = tuple(found.s.tolist())
     rank = rule.choose(spectrum, ranks)
     if rank >= total:
-        return Truncated(_kept(deltas), 0.0, spectrum)
+        return Truncated(_kept(updates), 0.0, spectrum)
     lost = sum(value * value for value in reversed(spectrum[rank:]))
-    delta = found.keep(rank) if spectrum else zero(deltas[0])
+    delta = found.keep(rank) if spectrum else zero(updates[0])
     error = (lost / found.energy) ** 0.5 if spectrum else 0.0
-    return Truncated(replace(delta, bias=total_bias(deltas)), error, spectrum)
+    return Truncated(replace(delta, bias=found.bias), error, spectrum)
 
 
 def decompose(deltas: Sequence[LowRank]) -> Decomposed:
-    """The singular value decomposition of Σ ΔWᵢ, unexpanded. Exact up to FLOOR.
+    """The singular value decomposition of Σ ΔWᵢ, unexpanded. Exact up to FLOOR; each update is loaded once.
 
     Sᵀ is taken where S has more rows than columns, so that `core` has the fewer.
     """
     import torch
 
-    out, in_ = common_shape(deltas)
-    flipped = out > in_
-    lift, core = _compress([_transposed(delta) if flipped else delta for delta in deltas])
+    updates = Updates.of(deltas)
+    out, in_ = updates.shape
+    gathered = (_dense if sum(updates.ranks) >= min(out, in_) else _stacked)(updates, out > in_)
+    core = gathered.core
     values, vectors = torch.linalg.eigh(core @ core.T)
     s = values.clamp(min=0).sqrt().flip(0)
     # What is left where updates cancel is rounding too, of the units that went in.
-    rounding = 8 * torch.finfo(s.dtype).eps * sum(float(pool([delta]).sizes().sum()) for delta in deltas)
+    rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes
     kept = int((s > max(FLOOR * float(s.max()), rounding)).sum()) if s.numel() else 0
-    x = vectors.flip(1)[:, :kept]
-    return Decomposed(s[:kept], x, core, lift, flipped, float(values.clamp(min=0).sum()))
+    x, energy = vectors.flip(1)[:, :kept], float(values.clamp(min=0).sum())
+    return Decomposed(s[:kept], x, core, gathered.lift, out > in_, energy, gathered.bias)
 
 
-def _compress(deltas: Sequence[LowRank]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """(lift, core) with Σ ΔWᵢ = lift · core and the columns of lift orthonormal."""
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Σ ΔWᵢ (or its transpose) = lift · core, the columns of lift orthonormal; Σ |a||b| of all units; the bias."""
+
+    lift: tuple[Tensor, ...]
+    core: Tensor
+    sizes: float
+    bias: Tensor | None
+
+
+def _stacked(updates: Updates, flipped: bool) -> _Gathered:
     import torch
 
-    out, in_ = deltas[0].shape
-    total = sum(delta.rank for delta in deltas)
-    if total >= min(out, in_):
-        return (), _dense_sum(deltas)
+    whole = cat([delta.to(dtype=torch.float64) for delta in updates])
     # Balanced: a large column of b that meets a small row of a must not hide the others.
-    stacked = balanced(cat([delta.to(dtype=torch.float64) for delta in deltas]))
-    if total <= GRAM_LIMIT:
-        whiten, back = _gram_basis(stacked.b)
-        return (stacked.b, whiten), back @ stacked.a
-    q, r = torch.linalg.qr(stacked.b)
-    return (q,), r @ stacked.a
+    units = balanced(_transposed(whole) if flipped else whole)
+    sizes = float(pool([units]).sizes().sum())
+    if units.rank <= GRAM_LIMIT:
+        whiten, back = _gram_basis(units.b)
+        return _Gathered((units.b, whiten), back @ units.a, sizes, whole.bias)
+    q, r = torch.linalg.qr(units.b)
+    return _Gathered((q,), r @ units.a, sizes, whole.bias)
+
+
+def _dense(updates: Updates, flipped: bool) -> _Gathered:
+    import torch
+
+    total, sizes, biases = None, 0.0, []
+    for delta in updates:
+        part = delta.to(dtype=torch.float64).folded()
+        total = part.b.new_zeros(updates.shape) if total is None else total
+        total.addmm_(part.b, part.a)
+        sizes += float(pool([part]).sizes().sum())
+        biases += [] if part.bias is None else [part.bias]
+    assert total is not None
+    bias = torch.stack(biases).sum(0) if biases else None
+    return _Gathered((), total.T.contiguous() if flipped else total, sizes, bias)
 
 
 def _gram_basis(b: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,23 +171,14 @@ def _gram_basis(b: Tensor) -> tuple[Tensor, Tensor]:
     return vectors[:, kept] / root, root[:, None] * vectors[:, kept].T
 
 
-def _dense_sum(deltas: Sequence[LowRank]) -> Tensor:
+def _transposed(delta: LowRank) -> LowRank:
     import torch
 
-    out, in_ = deltas[0].shape
-    total = torch.zeros(out, in_, dtype=torch.float64, device=deltas[0].b.device)
-    for delta in deltas:
-        part = delta.to(dtype=torch.float64).plain()
-        total.addmm_(part.b, part.a, alpha=part.scale)
-    return total
-
-
-def _transposed(delta: LowRank) -> LowRank:
-    flat = delta.plain()
+    flat = delta if delta.mid is None else delta.to(dtype=torch.float64).plain()
     return LowRank(b=flat.a.T, a=flat.b.T, scale=flat.scale)
 
 
-def _kept(deltas: Sequence[LowRank]) -> LowRank:
+def _kept(deltas: Updates) -> LowRank:
     import torch
 
     return cat([delta.to(dtype=torch.float64) for delta in deltas])

@@ -30,18 +30,30 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A method's result for one module and what it wants said about it (plain JSON values)."""
+    """A method's result for one module, as the sum of `parts`, and what it wants said about it (plain JSON values).
 
-    delta: LowRank
+    A method that only weighs its updates hands them on as parts, not loaded; the engine adds them up.
+    """
+
+    parts: Sequence[LowRank]
     report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def delta(self) -> LowRank:
+        """The result as one update, in float64."""
+        import torch
+
+        from loramerge.core.lowrank import cat
+
+        return cat([part.to(dtype=torch.float64) for part in self.parts])
 
 
 @dataclass(frozen=True)
 class Method:
     """A merge method.
 
-    `apply(updates, options, context)` takes the updates of one module (float64 or float32 factors,
-    equal shapes, any ranks, all on one device) and returns an Outcome.
+    `apply(updates, options, context)` takes the updates of one module (equal shapes, any ranks, any
+    floating type, all on one device; loaded when they are asked for) and returns an Outcome.
 
     - `rank`: "free" lets the engine truncate the outcome to the rank asked for (optimally);
       "own" means that the method decides its rank and `--rank` does not apply.

@@ -60,8 +60,11 @@ class Workspace:
     def add(self, entry: Entry, *, replace_other: bool = False) -> Entry:
         """Record an entry; the same origin again updates it. Returns it as recorded (a result numbered).
 
-        Raises what `check` raises; with `replace_other` a name may change its owner.
+        Raises what `check` raises, and BadOption for what a lock cannot hold; with `replace_other` a name
+        may change its owner.
         """
+        if why := lock.fault(entry):
+            raise BadOption(f"The lock cannot hold {entry.name!r}: {plain(why)}.")
         with lock.exclusive(self.lock):
             self.check(entry, replace_other=replace_other)
             entries = {known.name: known for known in self.entries()}
@@ -71,7 +74,7 @@ class Workspace:
         return entry
 
     def check(self, entry: Entry, *, replace_other: bool = False) -> None:
-        """Whether `add` would take an entry: before a download rather than after it.
+        """Whether an entry may have its name: asked before a download rather than after it.
 
         Raises AmbiguousName where the name belongs to an adapter of another origin (unless
         `replace_other`), BadOption where it cannot be a name.
@@ -80,8 +83,6 @@ class Workspace:
             raise BadOption(
                 f"{entry.name!r} cannot be the name of an adapter.", hint="--as NAME, of letters, digits, -"
             )
-        if why := lock.fault(entry):
-            raise BadOption(f"The lock cannot hold {entry.name!r}: {plain(why)}.")
         known = next((other for other in self.entries() if other.name == entry.name), None)
         if known and known.origin != entry.origin and not replace_other:
             raise AmbiguousName(

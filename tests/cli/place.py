@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # read when huggingface_hub is imported; the embedded Hub has none
 
-from faults import Faults  # noqa: E402
+from faults import Faults
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -216,8 +216,11 @@ def _content(path: Path) -> str:
 
 
 def _is_download(path: str) -> bool:
-    """Whether a reader of the cache would take it for an adapter's file, or a download was left half-way."""
-    return "/snapshots/" in path and not path.endswith("/") or path.endswith(".incomplete")
+    """Weights that a reader of the cache would find, and what a download left half-way.
+
+    Small files are not told: which of them come before the weights fail is chance.
+    """
+    return path.endswith((".safetensors", ".bin", ".incomplete"))
 
 
 def _outermost(path: str) -> str:

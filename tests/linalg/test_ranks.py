@@ -14,11 +14,11 @@ def test_a_rules_text_is_read_back(text):
     assert str(parse(text)) == text
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "0", "-3", "2.5", "maximum", "energy", "energy:", "energy:0", "energy:1.5", "energy:nan", "sv-ratio:1"]
-    + ["max:3", "sum:1", "elbow:0.5", "fixed", "fixed:3", "sv-fro:x", "16:2"],
-)
+NO_RANKS = """0 -3 2.5 maximum energy energy: energy:0 energy:1.5 energy:nan sv-ratio:1 sv-fro:x max:3 sum:1
+elbow:0.5 fixed fixed:3 16:2"""
+
+
+@pytest.mark.parametrize("text", ["", *NO_RANKS.split()])
 def test_what_is_not_a_rank_is_refused(text):
     with pytest.raises(BadOption) as refusal:
         parse(text)

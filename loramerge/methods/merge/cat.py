@@ -38,7 +38,7 @@ def concatenate(updates: Sequence[LowRank], options: Options, context: Context) 
     from loramerge.linalg.units import balanced
 
     weighted = zip(updates, context.weights, strict=True)
-    return Outcome(balanced(cat([update.to(dtype=torch.float64).times(weight) for update, weight in weighted])))
+    return Outcome([balanced(cat([update.to(dtype=torch.float64).times(weight) for update, weight in weighted]))])
 
 
 METHOD = Method(

@@ -119,11 +119,11 @@ def lego(updates: Sequence[LowRank], options: Options, context: Context) -> Outc
     living = _settled(units.take(units.sizes() > 0), options.gauge)
     counts = {"units": len(living), "dead": len(units) - len(living)}
     if not len(living):
-        return Outcome(replace(zero(updates[0]), bias=total_bias(weighted)), {**counts, "k": 0})
+        return Outcome([replace(zero(updates[0]), bias=total_bias(weighted))], {**counts, "k": 0})
     found = _clustered(living, options, zlib.crc32(f"{context.module}:{context.seed}".encode()))
     centroids, cancelled = _centroids(living, found, options)
     delta = replace(centroids.balanced().lowrank(), bias=total_bias(weighted))
-    return Outcome(delta, {**counts, **_report(delta, weighted, living, found, options), "cancelled": cancelled})
+    return Outcome([delta], {**counts, **_report(delta, weighted, living, found, options), "cancelled": cancelled})
 
 
 def _settled(units: Units, gauge: str) -> Units:

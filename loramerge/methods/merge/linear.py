@@ -7,7 +7,8 @@ for afterwards, optimally (`--rank sum` keeps it whole). A's and B's are never a
 (Σ wB)(Σ wA) has cross terms BᵢAⱼ that belong to no adapter. Weights are 1/n each unless said.
 LoRA's own biases (`lora_bias`) are summed alike: Σ wᵢ sᵢ biasᵢ.
 
-Gauge: depends on the updates alone. Cost: none but copying, O((out + in) Σ rᵢ) memory.
+Gauge: depends on the updates alone. Cost: that of the truncation; where Σ rᵢ reaches min(out, in), one
+update is held at a time.
 
 Source: task arithmetic, Ilharco et al. 2022, https://arxiv.org/abs/2212.04089, on updates as they are.
 """
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loramerge.core.lowrank import cat
+from loramerge.core.updates import Updates
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ class Options:
 
 
 def linear(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
-    """Σ wᵢ ΔWᵢ with the factors of all inputs, in float64."""
-    import torch
-
-    weighted = zip(updates, context.weights, strict=True)
-    return Outcome(cat([update.to(dtype=torch.float64).times(weight) for update, weight in weighted]))
+    """Σ wᵢ ΔWᵢ, its terms not yet loaded."""
+    return Outcome(Updates.of(updates).weighted(context.weights))
 
 
 METHOD = Method(linear, Options, source="https://arxiv.org/abs/2212.04089")
