@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GRAM_LIMIT = 512
-"""Up to so many units a Gram matrix and its eigenvectors stand in for QR: twice as fast in float64."""
+"""Up to so many units a Gram matrix and its eigenvectors stand in for QR: up to twice as fast in float64."""
 
 FLOOR = 2.0**-26
 """Singular values up to FLOOR · s₁ are rounding: a Gram in float64 squares them, and √eps is 2⁻²⁶."""

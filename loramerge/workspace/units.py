@@ -49,7 +49,7 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line) if len(line) <= _LONGEST else None
-    except ValueError:
+    except (ValueError, RecursionError):
         row = None
     unit = row.get("unit") if isinstance(row, dict) else None
     if not isinstance(row, dict) or not isinstance(row.get("module"), str) or type(unit) is not int:

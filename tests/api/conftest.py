@@ -47,6 +47,7 @@ def peft_loads():
 
     def load(model, folder):
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of PEFT and transformers about each other
             warnings.filterwarnings("error", message=".*adapter keys")
             return peft.PeftModel.from_pretrained(model, str(folder)).eval()
 

@@ -100,11 +100,9 @@ def test_a_line_tells_the_size_of_its_unit(session, make_adapter):
 
     taken_apart(session, folder)
 
-    update = open_adapter(folder).load("layers.0.q")
+    update = open_adapter(folder).load("layers.0.q").to(dtype=torch.float64)
     rows = [row for row in table(session) if row["module"] == "layers.0.q"]
-    sizes = [
-        float(torch.linalg.matrix_norm(2.0 * update.b[:, [j]].double() @ update.a[[j]].double())) for j in range(3)
-    ]
+    sizes = [float(torch.linalg.matrix_norm(2.0 * update.b[:, [j]] @ update.a[[j]])) for j in range(3)]
     assert [row["norm"] for row in rows] == pytest.approx(sizes)
     assert [row["share"] for row in rows] == pytest.approx([s * s / sum(t * t for t in sizes) for s in sizes])
     assert all("nearest" not in row for row in rows)

@@ -67,6 +67,12 @@ class Warm:
             self._kill(fork, kill)
         return int(self.process.stdout.readline())
 
+    def kill(self, arguments: list[str], moment: Moment) -> bool:
+        """Whether the command was killed; it had ended well by itself before, otherwise."""
+        code = self.run(arguments, moment)
+        assert code in (0, KILLED), self.log.read_text()
+        return code == KILLED
+
     def _kill(self, fork: int, moment: Moment) -> None:
         started = None if moment.event else time.monotonic()
         while not select.select([self.process.stdout], [], [], 0.0003)[0]:
@@ -83,21 +89,31 @@ class Warm:
         self.process.stdout.close()
 
 
-@pytest.fixture
-def here():
+@pytest.fixture(scope="module")
+def _warm():
+    """One for all tests, with its place: it starts after the Hub, whose address it inherits."""
     with place() as made:
-        yield made
+        _ = made.hub
+        warm = Warm(made)
+        yield made, warm
+        warm.close()
 
 
 @pytest.fixture
-def warm(here):
-    """Started after the Hub, whose address it inherits."""
-    write_adapter(here.work / "a", rank=8, shape=(96, 96), modules=6, seed=1)
-    write_adapter(here.work / "b", rank=4, shape=(96, 96), modules=6, seed=2)
-    _ = here.hub
-    made = Warm(here)
-    yield made
-    made.close()
+def here(_warm):
+    """The place with two adapters and nothing else."""
+    made, _ = _warm
+    for folder in (made.work, made.home):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_adapter(made.work / "a", rank=8, shape=(64, 64), modules=4, seed=1)
+    write_adapter(made.work / "b", rank=4, shape=(64, 64), modules=4, seed=2)
+    return made
+
+
+@pytest.fixture
+def warm(_warm):
+    return _warm[1]
 
 
 def moments(duration: float, events: list[Event], seed: int) -> Iterator[Moment]:
@@ -164,8 +180,8 @@ def on_hub(here: Place, repo: str) -> dict[str, str] | None:
 
 
 MERGES = {
-    "linear": ["merge", "./a", "./b", "--workers", "1", "-o", "out"],
-    "lego": ["lego", "./a", "./b", "--k", "6", "--workers", "1", "-o", "out"],
+    "linear": ["-q", "merge", "./a", "./b", "--workers", "1", "-o", "out"],
+    "lego": ["-q", "lego", "./a", "./b", "--k", "6", "--workers", "1", "-o", "out"],
 }
 
 
@@ -192,23 +208,25 @@ def test_a_merge_killed_at_any_moment_leaves_a_whole_result_or_none(here, warm, 
     whole = contents(out)
     reset(out, locked, before)
     moment = moments(duration(warm, command), events, seed=1)
-    killed = 0
+    killed, seen = 0, set()
 
     while killed < KILLS:
         reset(out, locked, before)
-        killed += warm.run(command, next(moment)) == KILLED
+        killed += warm.kill(command, next(moment))
 
         names = {entry.name for entry in lock.load(locked)}
         assert visible(here.work) - {"out"} == {"a", "b", lock.NAME}
         assert names in ({"a"}, {"a", "out"})
         assert contents(out) == whole if out.exists() else "out" not in names
         api.verify(here.session)
+        seen.add((out.exists(), "out" in names, bool(hidden(here.work))))
 
         # Made and recorded before the kill, it is in the way of a second one, as ever.
         assert warm.run(command) == (2 if "out" in names else 0), warm.log.read_text()
         assert {entry.name for entry in lock.load(locked)} == {"a", "out"}
         assert contents(out) == whole
         assert not hidden(here.work)
+    print(seen)
 
 
 def test_a_merge_over_a_result_killed_at_any_moment_leaves_the_old_or_the_new(here, warm):
@@ -219,21 +237,23 @@ def test_a_merge_over_a_result_killed_at_any_moment_leaves_the_old_or_the_new(he
     command = [*MERGES["lego"], "--force"]
     moment = moments(duration(warm, command), events, seed=2)
     new, after = contents(out), locked.read_bytes()
-    killed = 0
+    killed, seen = 0, set()
 
     while killed < KILLS // 2:
         reset(out, locked, before)
         shutil.copytree(kept, out)
-        killed += warm.run(command, next(moment)) == KILLED
+        killed += warm.kill(command, next(moment))
 
         assert visible(here.work) == {"a", "b", "out", lock.NAME}
         assert contents(out) in (old, new)
+        seen.add((contents(out) == new, locked.read_bytes() == after, bool(hidden(here.work))))
         assert len(lock.load(locked)) == 1
 
         assert warm.run(command) == 0, warm.log.read_text()
         assert contents(out) == new
         assert lock.load(locked)[0].files == pins(after)
         assert not hidden(here.work)
+    print(seen)
 
 
 def test_a_pull_killed_at_any_moment_locks_only_what_is_there(here, warm):
@@ -250,39 +270,41 @@ def test_a_pull_killed_at_any_moment_locks_only_what_is_there(here, warm):
         lambda: locked.read_bytes() != before,
     ]
     moment = moments(duration(warm, command), events, seed=3)
-    killed = 0
+    killed, seen = 0, set()
 
     while killed < KILLS:
         reset(cache, locked, before)
         here.faults.requests.clear()
-        killed += warm.run(command, next(moment)) == KILLED
+        killed += warm.kill(command, next(moment))
 
         names = {entry.name for entry in lock.load(locked)}
         assert names in ({"a"}, {"a", "math"}, {"a", "math", "code"})
         assert visible(here.work) == {"a", "b", lock.NAME}
         api.verify(here.session)
+        seen.add((len(names), len(list(cache.glob("*/snapshots/*/adapter_model.safetensors")))))
 
         assert warm.run(command) == 0, warm.log.read_text()
         assert {entry.name for entry in lock.load(locked)} == {"a", "math", "code"}
         assert not hidden(here.work)
         api.verify(here.session)
+    print(seen)
 
 
 def test_a_push_killed_at_any_moment_leaves_the_old_commit_or_the_new(here, warm):
     for number in (1, 2):
-        assert warm.run(["merge", "./a", "./b", "-w", f"{number}", "-w", "1", "-o", f"out-{number}"]) == 0, warm.log.read_text()
+        api.merge(here.session, ["./a", "./b"], weights=[number, 1], out=Path(f"out-{number}"))
     wanted = {number: on_disk(here.work / f"out-{number}") for number in (1, 2)}
     events = asked(here, "preupload", "info/lfs/objects/batch", "PUT ", "POST .*/commit/", "paths-info/[0-9a-f]{40}")
     assert warm.run(["push", "out-2", "me/out"]) == 0
     moment = moments(duration(warm, ["push", "out-1", "me/out"]), events, seed=4)
-    killed, there = 0, 1
+    killed, there, seen = 0, 1, set()
 
     while killed < KILLS:
         other, fresh = 3 - there, f"me/out-{killed}"
         repo = fresh if killed % 5 == 4 else "me/out"  # now and then one that is still to be made
         command = ["push", f"out-{other}", repo]
         here.faults.requests.clear()
-        killed += warm.run(command, next(moment)) == KILLED
+        killed += warm.kill(command, next(moment))
 
         found = on_hub(here, repo)
         commits = [commit.title for commit in here.api.list_repo_commits(repo)] if found is not None else []
@@ -292,3 +314,5 @@ def test_a_push_killed_at_any_moment_leaves_the_old_commit_or_the_new(here, warm
         assert on_hub(here, repo) == wanted[other]
         assert len(here.api.list_repo_commits(repo)) == max(len(commits), 1) + (found != wanted[other])
         there = other if repo == "me/out" else there
+        seen.add((repo == fresh, None if found is None else len(found), found == wanted[other]))
+    print(seen)

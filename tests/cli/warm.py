@@ -26,6 +26,10 @@ def import_all() -> None:
         import_module(name)
     from huggingface_hub import HfApi, ModelCardData, snapshot_download, try_to_load_from_cache  # noqa: F401
 
+    from loramerge.core.catalog import family_of
+
+    family_of("layers.0.q", "acme/base")  # reads the catalogs
+
 
 def run(arguments: list[str], log: str) -> None:
     """The command line in this process, which it ends."""

@@ -84,7 +84,7 @@ class Options:
     reweight: Literal["both", "parameters", "output", "none"] = "both"
     norm: Literal["inf", "2"] = "inf"
     features: Literal["raw", "normalized", "product"] = "raw"
-    gauge: Literal["raw", "balanced", "signed"] = "signed"
+    gauge: Literal["raw", "balanced", "signed"] = "raw"
     ref_rank: Literal["mean", "max", "min"] | int = "mean"
     n_init: int = 10
 
