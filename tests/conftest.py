@@ -43,12 +43,15 @@ def hub(tmp_path):
         yield server
 
 
-@pytest.fixture
-def make_adapter(tmp_path):
-    """make_adapter("math-lora", rank=4, ...) -> the folder of a small random adapter as PEFT saves it.
+SIZES = {f"layers.{layer}.{name}": (out, 8) for layer in (0, 1) for name, out in (("q", 8), ("v", 6))}
 
-    Its numbers depend on its name alone. `modules` maps names to (out, in); `extras` are further
-    tensors, `config` further fields.
+
+@pytest.fixture(scope="session")
+def write_adapter():
+    """write_adapter(folder, rank=4, ...) writes a small random adapter there, as PEFT saves it; returns the folder.
+
+    Its numbers depend on `seed` (its folder's name) alone. `modules` maps names to (out, in); `extras`
+    are further tensors, `config` further fields.
     """
     import json
     import zlib
@@ -56,12 +59,20 @@ def make_adapter(tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    sizes = {f"layers.{layer}.{name}": (out, 8) for layer in (0, 1) for name, out in (("q", 8), ("v", 6))}
-
-    def make(name, *, rank=4, alpha=8, modules=sizes, dtype=torch.float32, base="acme/base", extras=None, **config):
-        folder = tmp_path / name
+    def write(
+        folder,
+        *,
+        rank=4,
+        alpha=8,
+        modules=SIZES,
+        dtype=torch.float32,
+        base="acme/base",
+        extras=None,
+        seed=None,
+        **config,
+    ):
         folder.mkdir(parents=True)
-        draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        draw = torch.Generator().manual_seed(zlib.crc32((seed or folder.name).encode()))
         tensors = dict(extras or {})
         for module, (out, in_) in modules.items():
             tensors[f"{module}.lora_A.weight"] = torch.randn(rank, in_, generator=draw).to(dtype)
@@ -72,23 +83,10 @@ def make_adapter(tmp_path):
         (folder / CONFIG).write_text(json.dumps({**known, "target_modules": targets, **config}))
         return folder
 
-    return make
+    return write
 
 
 @pytest.fixture
-def draw():
-    """draw(rank, (out, in), scale=…, bias=…, dtype=…) -> a random update; each call another, each test the same."""
-    import torch
-
-    from loramerge.core.lowrank import LowRank
-
-    generator = torch.Generator().manual_seed(0)
-
-    def update(rank, shape=(24, 40), *, scale=1.0, bias=False, dtype=torch.float64):
-        def normal(*sides):
-            return torch.randn(*sides, generator=generator, dtype=torch.float64).to(dtype)
-
-        b, a = normal(shape[0], rank), normal(rank, shape[1])
-        return LowRank(b=b, a=a, scale=scale, bias=normal(shape[0]) if bias else None)
-
-    return update
+def make_adapter(tmp_path, write_adapter):
+    """make_adapter("math-lora", rank=4, ...) -> the folder of a small random adapter; as `write_adapter`."""
+    return lambda name, **what: write_adapter(tmp_path / name, seed=name, **what)

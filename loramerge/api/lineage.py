@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramerge import recipe as recipes
-from loramerge.api import making, result
+from loramerge.api import result
 from loramerge.api.opening import open_ref
+from loramerge.api.prepare import prepare
 from loramerge.core.provenance import Parent, changed, digest, sha256_file
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError
 from loramerge.workspace.results import read_record
@@ -66,7 +67,7 @@ def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[d
     # Whoever wrote the record does not decide what is read here.
     recipe = replace(recipe, allow_pickle=allow_pickle)
     with tempfile.TemporaryDirectory(prefix="loramerge-rebuild-") as scratch:
-        work = making.prepare(session, recipe)
+        work = prepare(session, recipe)
         work = replace(work, opened=[_held(one, p) for one, p in zip(work.opened, record.lineage.parents, strict=True)])
         target = Path(scratch) / opened.folder.name
         result.write(session, work, target)

@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loramerge.api import opening, summary, weights
-from loramerge.core.catalog import canonical_base, same_base
-from loramerge.engine.plan import Plan, Request, resolve_device
-from loramerge.engine.plan import plan as make_plan
-from loramerge.errors import BadOption, BaseMismatch
-from loramerge.linalg import ranks
+from loramerge.api import opening, result, summary, weights
+from loramerge.api.prepare import Prepared, prepare
+from loramerge.errors import BadOption
 from loramerge.methods._method import MERGE
-from loramerge.options import pairs, parse
+from loramerge.options import pairs
 from loramerge.recipe import Ingredient, Recipe
 from loramerge.registry import near
 from loramerge.workspace.lock import is_name
 
 if TYPE_CHECKING:
-    from loramerge.api.opening import Opened
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
+    from loramerge.engine.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -57,28 +54,6 @@ class Planned:
     def rows(self) -> list[dict[str, Any]]:
         """One row per family of modules."""
         return summary.plan_rows(self.plan, self.adapters)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a merge needs, decided before the first tensor is read."""
-
-    recipe: Recipe
-    opened: Sequence[Opened]
-    weights: tuple[float, ...]
-    base: str | None
-    plan: Plan
-    notes: tuple[str, ...] = ()
-
-    @property
-    def adapters(self) -> list[Adapter]:
-        """The open adapters, in the recipe's order."""
-        return [one.adapter for one in self.opened]
-
-    @property
-    def options(self) -> Any:
-        """The method's options, those left at their default too, where no rule for modules replaces them."""
-        return parse(MERGE[self.recipe.method].options, self.recipe.options)
 
 
 def recipe_of(
@@ -139,8 +114,6 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     then, is recorded now. Raises OutputExists before any work where another folder is there and `force`
     is not given, what the readers and the planner raise, and leaves nothing behind then.
     """
-    from loramerge.api import result
-
     work = prepare(session, recipe)
     target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
     _check_name(session, target)
@@ -149,40 +122,6 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
         report = result.write(session, work, target, force=force)
     name = result.record(session, target)
     return Merged(name, target, report)
-
-
-def prepare(session: Session, recipe: Recipe) -> Prepared:
-    """Open the adapters, check that they go together, and plan. Reads headers only."""
-    method = MERGE[recipe.method]
-    if method.rank == "own" and recipe.rank != "max":
-        raise BadOption(f"{recipe.method} decides its rank itself, so --rank does not apply.", hint="--method linear")
-    opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle)
-    adapters = [one.adapter for one in opened]
-    base, notes = _common_base(adapters, recipe)
-    numbers = weights.resolve(
-        [item.weight for item in recipe.adapters], recipe.weights or method.weights, normalize=recipe.normalize
-    )
-    request = Request(
-        method=recipe.method,
-        options=recipe.options,
-        weights=numbers,
-        rank=ranks.parse(recipe.rank),
-        overrides=recipe.modules,
-        seed=recipe.seed,
-        scale=recipe.scale,
-        dtype=recipe.dtype,
-        dora=recipe.dora,
-    )
-    plan = make_plan(
-        adapters,
-        request,
-        method,
-        executor=session.executor,
-        workers=session.workers,
-        device=resolve_device(session.device),
-        max_memory=session.max_memory,
-    )
-    return Prepared(recipe, opened, numbers, base, plan, (*notes, *plan.notes))
 
 
 def _check_name(session: Session, target: Path) -> None:
@@ -212,25 +151,6 @@ def _preset(method: str, preset: str | None) -> Mapping[str, Any]:
         close = ", ".join(near(preset, presets) or presets)
         raise BadOption(f"{method} has no preset {preset!r}.", hint=close or "none at all")
     return presets[preset]
-
-
-def _common_base(adapters: Sequence[Adapter], recipe: Recipe) -> tuple[str | None, tuple[str, ...]]:
-    """The one base of all adapters, as the first of them names it. Raises BaseMismatch."""
-    named = [adapter for adapter in adapters if adapter.base]
-    first = recipe.base or (named[0].base if named else None)
-    other = next((a for a in named if not same_base(a.base, first, recipe.aliases)), None)
-    unnamed = [adapter.name for adapter in adapters if not adapter.base]
-    notes = [f"{', '.join(unnamed)}: no base model named, taken for the others'"] if unnamed and named else []
-    if other and not recipe.allow_base_mismatch:
-        raise BaseMismatch(
-            f"These adapters were made for different base models: {first} and {other.base}.",
-            where=", ".join(dict.fromkeys([named[0].name, other.name])),
-            hint="--base NAME=PATH if they are one model, --allow-base-mismatch if you know better",
-        )
-    if other:
-        notes.append(f"base models differ ({first}, {other.base}); merged all the same")
-    same = recipe.base or other or {adapter.base for adapter in named} == {first}
-    return (first if same else canonical_base(first, recipe.aliases)), tuple(notes)
 
 
 def _default_name(work: Prepared) -> str:

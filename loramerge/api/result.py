@@ -22,7 +22,7 @@ from loramerge.workspace.results import Record, new_folder, read_record, write_c
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loramerge.api.making import Prepared
+    from loramerge.api.prepare import Prepared
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
     from loramerge.core.lowrank import LowRank

@@ -15,7 +15,7 @@ from loramerge.methods._method import MERGE
 @click.command(
     "merge",
     short_help="Merge adapters by any method.",
-    epilog="Example: loramerge merge math code -o both --method linear --rank 16",
+    epilog="Example: loramerge merge math-lora code-lora -o both --method linear --rank 16",
 )
 @opt.sources
 @click.option("--method", metavar="METHOD", help=f"{', '.join(MERGE.names())}  [default: linear]")
