@@ -29,7 +29,7 @@ def main() -> None:
     width = max(len(line.rstrip()) for line in text.splitlines()) + 1
     console = Console(record=True, width=width, file=io.StringIO())
     for line in text.splitlines():
-        style = "bold green" if line.strip().startswith("$") else ""
+        style = "bold green" if "$ loramerge" in line else ""
         console.print(Text(line.rstrip(), style=style))
     # A picture in a README may not fetch fonts; any monospaced one will do.
     drawn = FONTS.sub("", console.export_svg(title="loramerge demo"))

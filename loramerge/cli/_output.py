@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,12 +106,11 @@ class Output:
         console = _console(stderr=stderr)
         table = Table(title=title or None, title_justify="left", box=_box(), pad_edge=False)
         names = list(dict.fromkeys(name for row in rows for name in row))
-        for name in names:
-            numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
-            justify: Any = "right" if numbers else "left"
+        columns = [_column([row.get(name) for row in rows]) for name in names]
+        for name, (_, justify) in zip(names, columns, strict=True):
             table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(clean(_cell(row.get(name)))) for name in names))
+        for cells in zip(*(cells for cells, _ in columns), strict=True):
+            table.add_row(*(Text(clean(cell)) for cell in cells))
         if rows:
             console.print(table)
 
@@ -142,6 +141,16 @@ def _box() -> Any:
     from rich import box
 
     return box.SIMPLE_HEAD
+
+
+def _column(values: Sequence[Any]) -> tuple[list[str], Literal["left", "right"]]:
+    """A column's cells and its side; numbers that are not whole get three decimals where that shows them."""
+    if not all(isinstance(value, int | float | None) for value in values):
+        return [_cell(value) for value in values], "left"
+    fractions = [abs(value) for value in values if isinstance(value, float)]
+    if fractions and all(size == 0 or 1e-3 <= size < 1e4 for size in fractions):
+        return [f"{value:.3f}" if isinstance(value, float) else _cell(value) for value in values], "right"
+    return [_cell(value) for value in values], "right"
 
 
 def _cell(value: Any) -> str:

@@ -21,6 +21,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,16 +92,22 @@ def load(path: Path) -> list[Entry]:
     try:
         if path.stat().st_size > _MAX_SIZE:
             raise _damaged(path, f"it has more than {_MAX_SIZE:,} bytes")
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        return list(_parsed(path.read_text(encoding="utf-8"), path))
     except FileNotFoundError:
         return []
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, str(error)) from None
     except OSError as error:
         raise LoramergeError(f"The lock cannot be read: {error.strerror}.", where=str(path)) from None
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str, path: Path) -> tuple[Entry, ...]:
+    """Once for the same text: hundreds of references are looked up in one lock."""
+    found = tomllib.loads(text)
     if found.pop("schema", None) != SCHEMA:
         raise _damaged(path, f"its schema is not {SCHEMA}", hint="a newer loramerge")
-    return _entries(found, path)
+    return tuple(_entries(found, path))
 
 
 def save(path: Path, entries: list[Entry]) -> None:
