@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
+# Modules that several tests share lie beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 # Read by huggingface_hub when it is imported, so they are set before anything can import it. Nothing a
 # test does may touch the user's own cache or token.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="loramerge-test-hf-")
@@ -20,7 +23,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @pytest.fixture(scope="session")
@@ -43,47 +45,12 @@ def hub(tmp_path):
         yield server
 
 
-SIZES = {f"layers.{layer}.{name}": (out, 8) for layer in (0, 1) for name, out in (("q", 8), ("v", 6))}
-
-
 @pytest.fixture(scope="session")
 def write_adapter():
-    """write_adapter(folder, rank=4, ...) writes a small random adapter there, as PEFT saves it; returns the folder.
+    """write_adapter(folder, rank=4, ...) writes a small random adapter; see `adapters.py`."""
+    from adapters import write_adapter
 
-    Its numbers depend on `seed` (its folder's name) alone. `modules` maps names to (out, in); `extras`
-    are further tensors, `config` further fields.
-    """
-    import json
-    import zlib
-
-    import torch
-    from safetensors.torch import save_file
-
-    def write(
-        folder,
-        *,
-        rank=4,
-        alpha=8,
-        modules=SIZES,
-        dtype=torch.float32,
-        base="acme/base",
-        extras=None,
-        seed=None,
-        **config,
-    ):
-        folder.mkdir(parents=True)
-        draw = torch.Generator().manual_seed(zlib.crc32((seed or folder.name).encode()))
-        tensors = dict(extras or {})
-        for module, (out, in_) in modules.items():
-            tensors[f"{module}.lora_A.weight"] = torch.randn(rank, in_, generator=draw).to(dtype)
-            tensors[f"{module}.lora_B.weight"] = torch.randn(out, rank, generator=draw).to(dtype)
-        save_file({f"base_model.model.{key}": value for key, value in tensors.items()}, folder / WEIGHTS)
-        targets = sorted({module.rpartition(".")[2] for module in modules})
-        known = {"peft_type": "LORA", "base_model_name_or_path": base, "r": rank, "lora_alpha": alpha}
-        (folder / CONFIG).write_text(json.dumps({**known, "target_modules": targets, **config}))
-        return folder
-
-    return write
+    return write_adapter
 
 
 @pytest.fixture

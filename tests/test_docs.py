@@ -19,19 +19,19 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def reference() -> str:
     """docs/commands.md as it should be."""
     parts = ["# Commands\n\nMade from `--help`; the global options are accepted before and after every command."]
-    context = click.Context(cli, info_name="loramerge", max_content_width=100, terminal_width=100)
+    context = click.Context(cli, info_name="loramerge", terminal_width=100, **cli.context_settings)
     parts.append(_block(cli.get_help(context)))
     for name in COMMANDS.names():
         command = cli.get_command(context, name)
         below = [command.commands[child] for child in sorted(command.commands)] if hasattr(command, "commands") else []
         for found, path in [(command, name)] if not below else [(child, f"{name} {child.name}") for child in below]:
             parts.append(f"## {path}")
-            parts.append(_block(_own_help(found, path)))
+            parts.append(_block(_own_help(found, path, context)))
     return "\n\n".join(parts) + "\n"
 
 
-def _own_help(command: click.Command, path: str) -> str:
-    inner = click.Context(command, info_name=f"loramerge {path}", max_content_width=100, terminal_width=100)
+def _own_help(command: click.Command, path: str, context: click.Context) -> str:
+    inner = click.Context(command, info_name=path, parent=context)
     shown = [p for p in command.params if not (isinstance(p, click.Option) and p.name in _globals())]
     kept, command.params = command.params, shown
     try:

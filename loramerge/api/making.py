@@ -137,7 +137,7 @@ def _check_name(session: Session, target: Path) -> None:
 def _given(texts: Sequence[str], refs: Sequence[str]) -> list[float | None]:
     """Weights by the names the adapters will have: the last part of each reference, or the whole of it."""
     names = opening.distinct([opening.short_name(ref) for ref in refs])
-    if any("=" in text for text in texts):
+    if all("=" in text for text in texts):
         whole = dict(zip(refs, names, strict=True))
         texts = ["=".join([whole.get(name, name), value]) for name, _, value in (t.rpartition("=") for t in texts)]
     return weights.given(texts, names)

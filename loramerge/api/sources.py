@@ -136,6 +136,10 @@ def _pull_one(
 ) -> Row:
     found = resolve(ref, session.workspace)
     if isinstance(found, Entry):
+        if name not in (None, found.name):
+            raise BadOption(
+                f"{found.name!r} is the name of this adapter here.", hint=f"loramerge rm {found.name}, then pull"
+            )
         return _restore(session, found, to, frozen)
     if isinstance(found, Path):
         entry, folder = _local(session, found, name, allow_pickle), found
@@ -143,16 +147,17 @@ def _pull_one(
         entry, folder = _remote(session, found, name, allow_pickle, dry_run, frozen, say)
     if dry_run:
         return _row(entry)
-    entry = session.workspace.add(entry)
     _copy(session, entry, folder, to)
-    return _row(entry)
+    return _row(session.workspace.add(entry))
 
 
 def _local(session: Session, path: Path, name: str | None, allow_pickle: bool) -> Entry:
     adapter = open_adapter(path, name=name, allow_pickle=allow_pickle)
     folder = adapter.path or path
     files = pin(folder if folder.is_dir() else folder.parent, adapter.files)
-    return _entry(adapter, files, path=session.workspace.relative(folder))
+    entry = _entry(adapter, files, path=session.workspace.relative(folder))
+    session.workspace.check(entry)
+    return entry
 
 
 def _remote(

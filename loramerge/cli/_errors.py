@@ -8,6 +8,8 @@ import click
 
 from loramerge.errors import LoramergeError
 
+INTERRUPTED = 130
+
 _OS = {
     errno.ENOSPC: ("The disk is full", "free some space, or choose another folder with -o"),
     errno.EDQUOT: ("The disk quota is used up", "free some space, or choose another folder with -o"),
@@ -29,7 +31,7 @@ def describe(error: BaseException) -> tuple[str, str, str, int]:
     if isinstance(error, click.ClickException):
         return error.format_message(), "", "", error.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "Interrupted; nothing half-written was left.", "", "", 130
+        return "Interrupted; nothing half-written was left.", "", "", INTERRUPTED
     if isinstance(error, MemoryError):
         return "Out of memory.", "", "--workers 1, or a smaller --max-memory", 1
     if isinstance(error, OSError):

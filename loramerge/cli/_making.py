@@ -38,7 +38,8 @@ def make_from_file(path: str, values: dict[str, Any], *, dump: bool, given: bool
         plain = {**vars(recipe.Recipe(adapters=())), "weights": (), "weighting": None, "aliases": ()}
         if given or any(value != plain[name] for name, value in values.items()):
             raise BadOption("The recipe says this itself.", where=path, hint=f"edit {path}")
-        _run(work, out, recipe.read(Path(path)), run, dump=dump)
+        written = recipe.read(work.workspace.root / Path(path).expanduser())
+        _run(work, out, written, run, dump=dump)
 
 
 def _run(work: Session, out: Output, written: Recipe, run: Mapping[str, Any], *, dump: bool) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from loramerge.cli._progress import Bars
+
 Row = Mapping[str, Any]
 
 
@@ -20,6 +22,7 @@ class Output:
     """How results are shown. `mode` is human, json or quiet (one id per line)."""
 
     mode: str = "human"
+    _bars: Bars | None = None
 
     def table(self, rows: Sequence[Row], *, id: str, title: str = "") -> None:
         """Rows of data: a table, a JSON array, or the `id` column alone."""
@@ -82,7 +85,7 @@ class Output:
         """A failure, in up to three lines, or as one JSON object."""
         if self.mode == "json":
             found = {"error": message, "where": where, "hint": hint, "exit_code": exit_code}
-            sys.stderr.write(json.dumps(found) + "\n")
+            self._write(json.dumps(found) + "\n", stderr=True)
             return
         lines = [f"Error: {message}", f"  at: {where}" if where else "", f"  try: {hint}" if hint else ""]
         for line in filter(None, lines):
@@ -94,17 +97,20 @@ class Output:
         if self.mode != "human" or not sys.stderr.isatty():
             yield lambda task, done, total, unit: None
             return
-        from loramerge.cli._progress import bars
+        from loramerge.cli._progress import Bars
 
-        with bars() as update:
-            yield update
+        self._bars = Bars()
+        try:
+            yield self._bars.update
+        finally:
+            self._bars.stop()
 
     def _rich_table(self, rows: Sequence[Row], title: str, *, stderr: bool) -> None:
         from rich.table import Table
         from rich.text import Text
 
         console = _console(stderr=stderr)
-        table = Table(title=title or None, title_justify="left", box=_box(), pad_edge=False)
+        table = Table(title=Text(clean(title)) if title else None, title_justify="left", box=_box(), pad_edge=False)
         names = list(dict.fromkeys(name for row in rows for name in row))
         columns = [_column([row.get(name) for row in rows]) for name in names]
         for name, (_, justify) in zip(names, columns, strict=True):
@@ -112,17 +118,25 @@ class Output:
         for cells in zip(*(cells for cells, _ in columns), strict=True):
             table.add_row(*(Text(clean(cell)) for cell in cells))
         if rows:
-            console.print(table)
+            with console.capture() as printed:
+                console.print(table)
+            self._write(printed.get(), stderr=stderr)
 
     def _json(self, data: Any) -> None:
-        sys.stdout.write(json.dumps(data, default=str) + "\n")
+        self._write(json.dumps(data, default=str) + "\n")
 
     def _line(self, text: str) -> None:
-        sys.stdout.write(clean(text) + "\n")
+        self._write(clean(text) + "\n")
 
     def _err(self, text: str) -> None:
-        sys.stdout.flush()
-        sys.stderr.write(clean(text) + "\n")
+        self._write(clean(text) + "\n", stderr=True)
+
+    def _write(self, text: str, *, stderr: bool = False) -> None:
+        if self._bars:
+            self._bars.stop()
+        if stderr:
+            sys.stdout.flush()
+        (sys.stderr if stderr else sys.stdout).write(text)
 
 
 def clean(text: str) -> str:

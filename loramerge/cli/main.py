@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
@@ -32,10 +33,11 @@ def with_globals(command: click.Command) -> click.Command:
     inner = command.callback
     assert inner is not None
 
-    def callback(*args: Any, **values: Any) -> Any:
+    def callback(*args: Any, **values: Any) -> None:
         context = click.get_current_context()
         _remember(context, {name: values.pop(name) for name in names})
-        return inner(*args, **values)
+        inner(*args, **values)
+        sys.stdout.flush()  # here, where click ends quietly if whoever read our output has had enough
 
     command.callback = callback
     return command
@@ -82,17 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # a terminal without ✓ is no reason to fail
     try:
         code = cli.main(args=arguments, prog_name="loramerge", standalone_mode=False, obj=settings)
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has had enough; a second error while closing would only confuse.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except BaseException as error:
         if isinstance(error, SystemExit | GeneratorExit) or settings.get("debug"):
             raise
         message, where, hint, code = _errors.describe(error)
         output(settings).error(message, where, hint, code)
+        if code == _errors.INTERRUPTED and threading.active_count() > 1:
+            os._exit(code)  # a thread that waits for a server would be waited for
     sys.exit(code if isinstance(code, int) else 0)

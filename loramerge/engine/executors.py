@@ -7,6 +7,8 @@ must not depend on how many workers there are.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -75,9 +77,20 @@ def _begin(payload: Any) -> None:
     """What a worker process is handed once, when it starts."""
     from threadpoolctl import threadpool_limits
 
+    threading.Thread(target=_follow_parent, daemon=True).start()
     _quiet_thread()
     threadpool_limits(1)  # numpy's, for as long as the process lives
     _PAYLOAD[:] = [payload]
+
+
+def _follow_parent() -> None:
+    """End this worker when the process that started it is gone, even by kill -9: it would wait for jobs for ever."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _processes(pool: ProcessPoolExecutor, work: Work[J, R], jobs: Sequence[J], workers: int) -> Iterator[R]:

@@ -127,6 +127,6 @@ def _cast(update: LowRank, spec: ModuleSpec) -> LowRank:
     for tensor in (cast.a, cast.b, cast.bias):
         if tensor is not None and not tensor.isfinite().all():
             raise BadTensor(
-                f"The update of {spec.name} holds numbers that {spec.dtype} cannot hold.", hint="--dtype float32"
+                f"The update of {spec.name} holds numbers that {spec.dtype} cannot hold.", hint="a wider --dtype"
             )
     return cast

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import glob
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,17 +45,38 @@ def _fetch(hub: Hub, pinned: Pinned, progress: Progress | None) -> None:
 
     endpoint = hub.api.endpoint  # raises Offline
     _room(hub.cache_dir, pinned)
+    stop = threading.Event()
+    fetch = partial(
+        snapshot_download,
+        pinned.repo,
+        revision=pinned.commit,
+        allow_patterns=[glob.escape(pinned.in_repo(file.path)) for file in pinned.files],
+        cache_dir=hub.cache_dir,
+        endpoint=endpoint,
+        token=hub.credentials,
+        max_workers=4,
+        tqdm_class=_bars(progress, pinned.repo, pinned.size, stop),
+    )
     with hub.translated(pinned.repo), quiet():
-        snapshot_download(
-            pinned.repo,
-            revision=pinned.commit,
-            allow_patterns=[glob.escape(pinned.in_repo(file.path)) for file in pinned.files],
-            cache_dir=hub.cache_dir,
-            endpoint=endpoint,
-            token=hub.credentials,
-            max_workers=4,
-            tqdm_class=_bars(progress, pinned.repo, pinned.size),
-        )
+        _interruptible(fetch, stop)
+
+
+def _interruptible(work: Callable[[], object], stop: threading.Event) -> None:
+    """Do the work; Ctrl-C ends the waiting at once and sets `stop`. The client would finish its files first."""
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        done.result()
+    except KeyboardInterrupt:
+        stop.set()
+        raise
 
 
 def _room(cache_dir: Path, pinned: Pinned) -> None:
@@ -85,8 +109,8 @@ def _pin(path: Path, promised: RemoteFile) -> FilePin | None:
     return found if same else None
 
 
-def _bars(progress: Progress | None, what: str, total: int) -> type[Any]:
-    """A class of bars that draw nothing: those that count bytes tell `progress`, the others nobody."""
+def _bars(progress: Progress | None, what: str, total: int, stop: threading.Event) -> type[Any]:
+    """A class of bars that draw nothing: those that count bytes tell `progress`, and end their thread at `stop`."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
@@ -95,6 +119,8 @@ def _bars(progress: Progress | None, what: str, total: int) -> type[Any]:
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
+            if stop.is_set():
+                raise InterruptedError
             with self.get_lock():
                 self.n += n or 0
                 if progress and self._bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -48,9 +47,9 @@ class Hub:
         from huggingface_hub import constants
 
         url = (self.endpoint or constants.ENDPOINT).rstrip("/")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise BadOption(f"{parts.hostname or url!r} is not the address of a Hub.", hint="https://huggingface.co")
+        if not _is_address(url):
+            shown = url.rpartition("@")[2].partition("?")[0]  # without a password
+            raise BadOption(f"{shown!r} is not the address of a Hub.", hint="https://huggingface.co")
         return url
 
     @cached_property
@@ -110,6 +109,15 @@ class Hub:
         return self.ask(repo, lambda api: _range(self, api, repo, commit, path, start, length))
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        plain = not (parts.username or parts.password or parts.query or parts.port == 0)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and plain
+
+
 def _is_private(url: str) -> bool:
     parts = urlsplit(url)
     try:
@@ -156,16 +164,16 @@ def _range(hub: Hub, api: HfApi, repo: str, commit: str, path: str, start: int, 
 @contextmanager
 def quiet() -> Iterator[None]:
     """huggingface_hub neither draws bars nor warns meanwhile: progress and errors are ours to tell."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    # Its logging sets its own level when it is first imported: that must have happened.
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
-    logger = logging.getLogger("huggingface_hub")
-    level, bars = logger.level, not are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
+    level, bars = logging.get_verbosity(), not are_progress_bars_disabled()
+    logging.set_verbosity_error()
     if bars:
         disable_progress_bars()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(level)
         if bars:
             enable_progress_bars()

@@ -28,7 +28,10 @@ def resolve(text: str, workspace: Workspace) -> Path | Entry | HubRef:
 
 
 def _path(text: str, workspace: Workspace) -> Path:
-    path = (workspace.root / Path(text).expanduser()).resolve()
+    try:
+        path = (workspace.root / Path(text).expanduser()).resolve()
+    except RuntimeError:  # Python's word for a user who has no home
+        raise NotFound("There is no such user.", where=text, hint=_HUB) from None
     if not path.exists():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = ", ".join(str(path.with_name(name)) for name in near(path.name, beside))

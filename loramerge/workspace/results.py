@@ -17,11 +17,12 @@ from typing import Any
 from loramerge.core.provenance import FilePin, Lineage, changed, finite, from_json, to_json
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError, OutputExists
 from loramerge.workspace.lock import sync
+from loramerge.workspace.units import TABLE
 
 RECORD = "loramerge.json"
 SCHEMA = 1
 _MAX_RECORD = 64 << 20
-_OURS = (RECORD, "adapter_config.json")
+_OURS = (RECORD, TABLE, "adapter_config.json")
 _ASIDE = ".old"
 _AT_FDCWD, _EXCHANGE = -100, 2  # of Linux's renameat2
 

@@ -63,10 +63,10 @@ class Workspace:
         Raises what `check` raises, and BadOption for what a lock cannot hold; with `replace_other` a name
         may change its owner.
         """
-        if why := lock.fault(entry):
-            raise BadOption(f"The lock cannot hold {entry.name!r}: {plain(why)}.")
         with lock.exclusive(self.lock):
             self.check(entry, replace_other=replace_other)
+            if why := lock.fault(entry):
+                raise BadOption(f"The lock cannot hold {entry.name!r}: {plain(why)}.")
             entries = {known.name: known for known in self.entries()}
             if entry.role == "result":
                 entry = replace(entry, number=1 + max((other.number for other in entries.values()), default=0))

@@ -60,9 +60,8 @@ def shop(tmp_path_factory, write_adapter):
         session = api.Session(root, endpoint=server.endpoint, token=acme)
         for name, rank in (("math-lora", 4), ("code-lora", 8)):
             folder = write_adapter(root / name, rank=rank, base=BASE)
-            (folder / "README.md").write_text(
-                f"---\nlicense: mit\nlibrary_name: peft\nbase_model: {BASE}\n---\n# {name}\n"
-            )
+            card = f"---\nlicense: mit\nlibrary_name: peft\nbase_model: {BASE}\n---\n"
+            (folder / "README.md").write_text(card)
             api.push(session, str(folder), f"acme/{name}")
         session.hub.api.create_tag("acme/code-lora", tag="v2")
         yield Shop(server.endpoint, server.token, acme)
@@ -79,11 +78,12 @@ def stocked(shop, tmp_path_factory, write_adapter):
 
 
 @pytest.fixture
-def work(stocked, tmp_path, monkeypatch):
+def work(shop, stocked, tmp_path, monkeypatch):
     """A copy of the stocked workspace, to do with as one likes; the current folder."""
     folder = tmp_path / "work"
     shutil.copytree(stocked, folder)
     monkeypatch.chdir(folder)
+    api.pull(api.Session(folder, endpoint=shop.endpoint))  # the cache is shared, and some tests purge it
     return folder
 
 

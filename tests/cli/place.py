@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import signal
@@ -18,19 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "hub"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "hub")]
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # read when huggingface_hub is imported; the embedded Hub has none
 
-from faults import Faults
+import adapters  # noqa: E402
+from faults import Faults  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 GUARD = ".loramerge.guard"
 """What two processes take turns by; empty, and the only thing that a failure may add."""
-
-_DTYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
 
 
 @dataclass(frozen=True)
@@ -109,7 +105,7 @@ class Place:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "NO_COLOR": "1",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(TESTS.parent),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
@@ -133,13 +129,13 @@ class Place:
         return ended(self.start(command, **options))
 
     def interrupt(self, command: str, ready: Callable[[], bool], **options: Any) -> Outcome:
-        """Ctrl-C, which goes to all processes of the command, as soon as `ready` holds."""
+        """Ctrl-C, which goes to all processes of the command, as soon as `ready` holds; it ends within five seconds."""
         process = self.start(command, **options)
         while not ready() and process.poll() is None:
             time.sleep(0.001)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-        return ended(process)
+        return ended(process, seconds=5)
 
     def snapshot(self) -> dict[str, str]:
         """All that lies here: files of the workspace and whole downloads by hash, and each repo's head."""
@@ -160,37 +156,15 @@ def place() -> Iterator[Place]:
         yield made
 
 
-def ended(process: subprocess.Popen[str]) -> Outcome:
-    """The outcome of a process, which is given a minute."""
-    stdout, stderr = process.communicate(timeout=60)
+def ended(process: subprocess.Popen[str], seconds: float = 60) -> Outcome:
+    """The outcome of a process, which is given that long."""
+    stdout, stderr = process.communicate(timeout=seconds)
     return Outcome(process.returncode, stdout, stderr)
 
 
-def write_adapter(
-    folder: Path,
-    *,
-    rank: int = 4,
-    seed: int = 0,
-    shape: tuple[int, int] = (8, 8),
-    modules: int = 2,
-    dtype: str = "F32",
-    **config: Any,
-) -> Path:
-    """A small adapter with random factors, as PEFT would have written it; `config` overrides fields."""
-    from safetensors.numpy import save_file
-
-    draw = np.random.default_rng(seed)
-    sides = {"A": (rank, shape[1]), "B": (shape[0], rank)}
-    tensors = {
-        f"base_model.model.layers.{layer}.q.lora_{side}.weight": draw.standard_normal(size).astype(_DTYPES[dtype])
-        for layer in range(modules)
-        for side, size in sides.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    fields = {"peft_type": "LORA", "base_model_name_or_path": "acme/base", "r": rank, "lora_alpha": 8}
-    (folder / "adapter_config.json").write_text(json.dumps({**fields, "target_modules": ["q"], **config}))
-    return folder
+def write_adapter(folder: Path, *, shape: tuple[int, int] = (8, 8), layers: int = 2, **what: Any) -> Path:
+    """One module of that shape in each layer; the rest is as in `adapters.py`."""
+    return adapters.write_adapter(folder, modules={f"layers.{layer}.q": shape for layer in range(layers)}, **what)
 
 
 def difference(before: dict[str, str], after: dict[str, str]) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from place import NOBODY, Outcome, Place, difference, place, write_adapter
+from safetensors.torch import load_file, save_file
 
 from loramerge import api
 
@@ -74,9 +77,20 @@ def merged(here: Place) -> None:
     api.merge(here.session, out=Path("out"))
 
 
+def copied(here: Place) -> None:
+    """./a recorded, and copied to ./to/a."""
+    two(here)
+    api.pull(here.session, ["./a"], to=Path("to"))
+
+
+def copied_and_changed(here: Place) -> None:
+    copied(here)
+    change_config(here.work / "to" / "a", r=5)
+
+
 def other_base(here: Place) -> None:
     two(here)
-    write_adapter(here.work / "b", base_model_name_or_path="acme/other")
+    write_adapter(here.work / "b", base="acme/other")
 
 
 def other_shape(here: Place) -> None:
@@ -85,20 +99,18 @@ def other_shape(here: Place) -> None:
 
 
 def mixed(here: Place) -> None:
-    write_adapter(here.work / "a", rank=1, dtype="F16")
-    write_adapter(here.work / "b", rank=3, dtype="F32", use_rslora=True)
-    write_adapter(here.work / "c", rank=6, dtype="F64")
+    write_adapter(here.work / "a", rank=1, dtype=torch.float16)
+    write_adapter(here.work / "b", rank=3, use_rslora=True)
+    write_adapter(here.work / "c", rank=6, dtype=torch.float64)
 
 
 def dora(here: Place) -> None:
-    from safetensors.numpy import load_file, save_file
-
     two(here)
     weights = here.work / "a" / "adapter_model.safetensors"
     tensors = load_file(weights)
     for layer in (0, 1):
         key = f"base_model.model.layers.{layer}.q"
-        tensors[f"{key}.lora_magnitude_vector"] = tensors[f"{key}.lora_B.weight"][:, 0].copy()
+        tensors[f"{key}.lora_magnitude_vector"] = tensors[f"{key}.lora_B.weight"][:, 0].clone()
     save_file(tensors, weights, {"format": "pt"})
     change_config(here.work / "a", use_dora=True)
 
@@ -106,7 +118,7 @@ def dora(here: Place) -> None:
 def uneven(here: Place) -> None:
     """Six units in two modules, four in the third."""
     two(here)
-    write_adapter(here.work / "a", modules=3)
+    write_adapter(here.work / "a", layers=3)
 
 
 def not_a_number(here: Place) -> None:
@@ -117,7 +129,7 @@ def not_a_number(here: Place) -> None:
 
 def empty(here: Place) -> None:
     two(here)
-    write_adapter(here.work / "a", modules=0)
+    write_adapter(here.work / "a", layers=0)
 
 
 def cut_weights(here: Place) -> None:
@@ -160,9 +172,6 @@ def half_a_lock(here: Place) -> None:
 
 
 def only_a_pickle(here: Place) -> None:
-    import torch
-    from safetensors.torch import load_file
-
     two(here)
     weights = here.work / "a" / "adapter_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
@@ -310,7 +319,7 @@ def changed_result(here: Place) -> None:
 def long_merge(here: Place) -> None:
     """A merge that takes a while."""
     for seed, name in enumerate("ab"):
-        write_adapter(here.work / name, rank=16, shape=(64, 64), modules=400, seed=seed)
+        write_adapter(here.work / name, rank=16, shape=(64, 64), layers=400, seed=seed)
 
 
 def long_merge_over(here: Place) -> None:
@@ -588,8 +597,19 @@ ROWS = [
         "HF_HOME",
         run=with_small_files,
     ),
+    Row("a copy that is there", copied, "loramerge pull ./a --to to", 0, "a"),
+    Row(
+        "a copy over other files",
+        copied_and_changed,
+        "loramerge pull ./a --to to",
+        2,
+        "is there already",
+        "/to/a",
+        "--to",
+    ),
     # The Hub
     Row("missing repo", published, "loramerge pull me/nothing", 5, "There is no me/nothing", "{url}", "spelling"),
+    Row("one of two repos missing", published, "loramerge pull me/math me/no", 5, "no me/no", "{url}", after=PULLED),
     Row("missing revision", published, "loramerge pull me/math@v9", 5, "not have the revision", "{url}", "branch, tag"),
     Row("missing folder", published, "loramerge pull me/math:best", 5, "no folder 'best'"),
     Row(
@@ -681,8 +701,8 @@ ROWS = [
         run=ctrl_c_when_written,
     ),
     Row("Ctrl-C: merge, --force", long_merge_over, f"{LONG} --force", 130, "Interrupted", run=ctrl_c_when_written),
-    Row("Ctrl-C: pull", then(published, "slow", LFS, 2), PULL, 130, "Interrupted", run=ctrl_c_at(LFS)),
-    Row("Ctrl-C: push", then(to_push, "slow", COMMIT, 2), PUSH, 130, "Interrupted", run=ctrl_c_at(COMMIT)),
+    Row("Ctrl-C: pull", then(published, "slow", LFS, 20), PULL, 130, "Interrupted", run=ctrl_c_at(LFS)),
+    Row("Ctrl-C: push", then(to_push, "slow", COMMIT, 20), PUSH, 130, "Interrupted", run=ctrl_c_at(COMMIT)),
 ]
 
 
@@ -711,6 +731,7 @@ def test_bad_input_gets_a_clear_error_and_nothing_is_lost(row):
 
 def table() -> None:
     """All rows, really run, as a table in Markdown."""
+    logging.disable()  # what the server says of connections that were cut on purpose
     print("| case | command | exit code | first line of what it says | on disk afterwards |\n|---|---|---|---|---|")
     for row in ROWS:
         try:

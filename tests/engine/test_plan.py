@@ -98,7 +98,9 @@ def test_the_first_pattern_that_matches_gives_a_module_its_options(header):
     names = ["layers.0.q", "layers.0.v", "layers.1.q", "layers.12.v"]
     rules = {"layers.[0-1].q": {"k": "2"}, "*.q": {"k": 3}, "layers.12.*": {"k": 5, "gauge": "balanced"}}
 
-    made = planned([header("x", dict.fromkeys(names, (8, 8, 8)))], "lego", options={"k": 4, "gauge": "raw"}, overrides=rules)
+    made = planned(
+        [header("x", dict.fromkeys(names, (8, 8, 8)))], "lego", options={"k": 4, "gauge": "raw"}, overrides=rules
+    )
 
     chosen = {job.module: (job.options.k, job.options.gauge) for job in made.jobs}
     assert chosen == {

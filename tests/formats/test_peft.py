@@ -382,7 +382,7 @@ def test_a_number_that_half_precision_cannot_hold_is_an_error(tmp_path):
     with pytest.raises(BadTensor, match="F16 cannot hold") as error:
         peft.write(tmp_path, Outline([ModuleSpec("q", 4, 3, 1, 1.0, "F16")]), [("q", large)])
 
-    assert error.value.hint == "--dtype float32"
+    assert error.value.hint == "a wider --dtype"
 
 
 def test_a_result_without_its_head_does_not_ask_for_one(make, peft_loads, tmp_path):
