@@ -249,7 +249,7 @@ def _fitted(made: Plan, max_memory: int | None) -> Plan:
     if max_memory is not None and fitted.memory > max_memory:
         largest = max(fitted.jobs, key=lambda job: job.memory)
         raise BadOption(
-            f"The largest module needs {fitted.memory / 2**20:.0f} MiB, above --max-memory.",
+            f"The largest module needs {fitted.memory:,} bytes, above --max-memory.",
             where=largest.module,
             hint=f"--max-memory {fitted.memory / 2**20 + 1:.0f}MiB",
         )

@@ -49,8 +49,9 @@ def describe(config: Config, header: Header) -> Described:
     """
     keys = sort_keys(header.tensors, config.raw.get("modules_to_save") or (), header.where)
     if not keys.factors:
+        shown = ", ".join([*header.tensors][:3]) or "there are none"
         raise UnsupportedAdapter(
-            f"None of its {len(header.tensors):,} tensors is a LoRA factor ({', '.join([*header.tensors][:3])}).",
+            f"None of its {len(header.tensors):,} tensors is a LoRA factor ({shown}).",
             where=header.where,
             hint="is it a full model, or were the factors left out when it was saved?",
         )

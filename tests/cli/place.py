@@ -42,11 +42,10 @@ class Outcome:
         lines = [line.strip() for line in self.stderr.splitlines()]
         return next((line.removeprefix(label).strip() for line in lines if line.startswith(label)), "")
 
-    @property
-    def first(self) -> str:
-        """The first line of what the command says: its error, else its data."""
-        said = [line for line in (self.stderr if self.code else self.stdout).splitlines() if line.strip()]
-        return said[0].strip() if said else ""
+    def line(self, words: str) -> str:
+        """The first line with these words of all that the command says."""
+        lines = [line.strip() for line in (self.stderr + self.stdout).splitlines()]
+        return next((line for line in lines if words in line), "")
 
 
 class Place:
