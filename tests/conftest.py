@@ -57,3 +57,22 @@ def write_adapter():
 def make_adapter(tmp_path, write_adapter):
     """make_adapter("math-lora", rank=4, ...) -> the folder of a small random adapter; as `write_adapter`."""
     return lambda name, **what: write_adapter(tmp_path / name, seed=name, **what)
+
+
+@pytest.fixture
+def draw():
+    """draw(rank, (out, in), scale=…, bias=…, dtype=…) -> a random update; each call another, each test the same."""
+    import torch
+
+    from loramerge.core.lowrank import LowRank
+
+    generator = torch.Generator().manual_seed(0)
+
+    def update(rank, shape=(24, 40), *, scale=1.0, bias=False, dtype=torch.float64):
+        def normal(*sides):
+            return torch.randn(*sides, generator=generator, dtype=torch.float64).to(dtype)
+
+        b, a = normal(shape[0], rank), normal(rank, shape[1])
+        return LowRank(b=b, a=a, scale=scale, bias=normal(shape[0]) if bias else None)
+
+    return update
