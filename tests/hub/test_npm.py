@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from loramerge import api
+from loramerge.formats._format import open_adapter
 from loramerge.hub.server.serve import running
 
 CLIENT = Path(__file__).parent / "npm"
@@ -69,3 +71,18 @@ def test_the_javascript_client_pushes_what_the_python_client_pulls(client, tmp_p
     assert seen["paths"] == sorted(contents)
     assert seen["onBranch"] == ["From JavaScript", "initial commit"]
     assert seen["found"] == ["me/js"]
+
+
+def test_loramerge_pulls_what_the_javascript_client_pushed(client, tmp_path, make_adapter):
+    folder, out = make_adapter("math-lora", rank=4), tmp_path / "out"
+
+    with running(tmp_path / "root") as hub:
+        places = {"HUB": hub.endpoint, "TOKEN": hub.token, "REPO": "me/js", "FOLDER": str(folder), "OUT": str(out)}
+        subprocess.run(["node", "client.mjs"], cwd=client, env={**os.environ, **places}, check=True, timeout=100)
+        session = api.Session(tmp_path / "work", hub.endpoint, hub.token, cache=tmp_path / "cache")
+        session.folder.mkdir()
+        rows = api.pull(session, ["me/js"], name="math")
+
+    assert [(row["name"], row["rank"], row["modules"]) for row in rows] == [("math", 4, 4)]
+    pulled, made = api.open_ref(session, "math").adapter, open_adapter(folder)
+    assert all(pulled.load(name).b.equal(made.load(name).b) for name in made.modules)
