@@ -74,14 +74,16 @@ class Warm:
         return code == KILLED
 
     def _kill(self, fork: int, moment: Moment) -> None:
-        started = None if moment.event else time.monotonic()
-        while not select.select([self.process.stdout], [], [], 0.0003)[0]:
-            if started is None and moment.event():
-                started = time.monotonic()
-            if started is not None and time.monotonic() - started >= moment.seconds:
-                with suppress(ProcessLookupError):  # it has just ended by itself
-                    os.kill(fork, signal.SIGKILL)
+        while moment.event and not moment.event():
+            if self._ended(0.0005):
                 return
+        if not self._ended(moment.seconds):
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(fork, signal.SIGKILL)
+
+    def _ended(self, seconds: float) -> bool:
+        """Whether the fork ends within that time."""
+        return bool(select.select([self.process.stdout], [], [], seconds)[0])
 
     def close(self) -> None:
         self.process.stdin.close()
