@@ -60,6 +60,7 @@ def inspect(session: Session, ref: str, *, allow_pickle: bool = False) -> Inspec
     from loramerge.engine.executors import one_thread
 
     opened = open_ref(session, ref, allow_pickle=allow_pickle)
+    opened.verify()
     adapter = opened.adapter
     rows = []
     with one_thread():

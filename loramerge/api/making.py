@@ -11,7 +11,7 @@ from loramerge.api import opening, result, summary, weights
 from loramerge.api.prepare import Prepared, prepare
 from loramerge.errors import BadOption
 from loramerge.methods._method import MERGE
-from loramerge.options import pairs
+from loramerge.options import pairs, parse
 from loramerge.recipe import Ingredient, Recipe
 from loramerge.registry import near
 from loramerge.workspace.lock import is_name
@@ -79,7 +79,7 @@ def recipe_of(
     return Recipe(
         adapters=tuple(Ingredient(name, weight) for name, weight in zip(names, given, strict=True)),
         method=method,
-        options={**_preset(method, preset), **(options or {})},
+        options=_typed(method, {**_preset(method, preset), **(options or {})}),
         modules={pattern: {"k": k} for pattern, k in pairs(k_for, "--k-for '*.mlp.*=4'").items()},
         rank="max" if rank is None else str(rank),
         weights=weighting,
@@ -103,7 +103,7 @@ def lego(
 
 def planned(session: Session, recipe: Recipe) -> Planned:
     """What `make` would do. Reads headers only and imports no torch; raises what a bad merge would raise."""
-    work = prepare(session, recipe)
+    work = prepare(session, recipe, headers_only=True)
     return Planned(work.plan, work.adapters, work.notes)
 
 
@@ -116,7 +116,7 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     """
     work = prepare(session, recipe)
     target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
-    _check_name(session, target)
+    _check_target(session, work, target)
     report = None if force else result.unrecorded(session, work, target)
     if report is None:
         report = result.write(session, work, target, force=force)
@@ -124,14 +124,27 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     return Merged(name, target, report)
 
 
-def _check_name(session: Session, target: Path) -> None:
-    """Raises BadOption, before the work, for a folder whose name the lock could not take after it."""
+def _check_target(session: Session, work: Prepared, target: Path) -> None:
+    """Raises BadOption, before the work, for an output that would cost one of the inputs or another entry its place."""
     if not is_name(target.name):
         raise BadOption(f"{target.name!r} cannot be the name of a result.", hint="-o NAME, of letters, digits, -")
-    if target.name in (entry.name for entry in session.workspace.sources()):
-        raise BadOption(
-            f"{target.name!r} is the name of a source.", where=str(session.workspace.lock), hint="another -o"
-        )
+    for entry in session.workspace.entries():
+        if entry.name == target.name and entry.path != session.workspace.relative(target):
+            raise BadOption(
+                f"{target.name!r} is the name of a {entry.role} already.",
+                where=str(session.workspace.lock),
+                hint=f"another -o, or loramerge rm {target.name}",
+            )
+    for one in work.opened:
+        folder = one.folder.resolve()
+        if folder == target or folder in target.parents or target in folder.parents:
+            raise BadOption(f"The output would take the place of the input {one.adapter.name!r}.", where=str(target))
+
+
+def _typed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options given, as values of their types: that is what a recipe records. Raises BadOption."""
+    parsed: Any = parse(MERGE[method].options, options)
+    return {name: getattr(parsed, name) for name in (key.replace("-", "_") for key in options)}
 
 
 def _given(texts: Sequence[str], refs: Sequence[str]) -> list[float | None]:
@@ -155,5 +168,8 @@ def _preset(method: str, preset: str | None) -> Mapping[str, Any]:
 
 def _default_name(work: Prepared) -> str:
     method = MERGE[work.recipe.method]
-    label = method.label(work.options) if method.label else str(work.plan.rank)
-    return f"{work.recipe.method}-{label}"
+    if method.label:
+        return f"{work.recipe.method}-{method.label(work.options)}"
+    # A rank that the data chooses is not known yet; its rule is.
+    by_data = ":" in work.recipe.rank or work.recipe.rank == "elbow"
+    return f"{work.recipe.method}-{work.recipe.rank.replace(':', '-') if by_data else work.plan.rank}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -13,7 +14,7 @@ from loramerge.errors import BadOption, IntegrityError, UsageError
 from loramerge.formats._format import open_adapter
 from loramerge.hub.licence import declared
 from loramerge.workspace.lock import Entry, is_name
-from loramerge.workspace.references import resolve
+from loramerge.workspace.references import is_path, resolve
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
@@ -34,40 +35,60 @@ class Opened:
     origin: Parent
     pins: tuple[FilePin, ...] = ()
 
-    def parent(self, weight: float) -> Parent:
-        """The lineage's record: every file hashed now. Raises IntegrityError where a pin is broken."""
+    def verify(self) -> None:
+        """Hash what is pinned again. Raises IntegrityError where a pin is broken."""
         if differences := changed(self.folder, self.pins):
             raise IntegrityError(
                 f"{self.adapter.name!r} is not what was pinned: {'; '.join(differences)}.",
                 where=str(self.folder),
                 hint="loramerge pull restores what the lock pins; loramerge pull ./PATH pins it as it is",
             )
+
+    def parent(self, weight: float) -> Parent:
+        """The lineage's record: every file hashed now. Raises IntegrityError where a pin is broken."""
+        self.verify()
         files = self.pins or pin(self.folder, self.adapter.files)
         return replace(self.origin, weight=weight, files=files, licence=declared(self.folder))
 
 
 def short_name(ref: str) -> str:
-    """The name an adapter gets from its reference when nobody names it: its last part."""
+    """The name an adapter gets from its reference when nobody names it: its last part, fit to be a name."""
+    if is_path(ref):
+        path = Path(ref)
+        named = path.parent if path.suffix in (".safetensors", ".bin", ".json") else path
+        return _fit(named.name or named.resolve().name)
     last = ref.rstrip("/").rpartition("/")[2]
     folder = ref.rpartition(":")[2] if ":" in last else ""
     return folder.rpartition("/")[2] or last.partition("@")[0] or ref
 
 
-def open_ref(session: Session, ref: str, *, name: str | None = None, allow_pickle: bool = False) -> Opened:
+def _fit(name: str) -> str:
+    """The name with what the lock cannot take replaced: it becomes part of file names."""
+    return name if is_name(name) else re.sub(r"[^\w.+-]+", "-", name).strip("-._ ")[:100] or "adapter"
+
+
+def open_ref(
+    session: Session, ref: str, *, name: str | None = None, allow_pickle: bool = False, headers_only: bool = False
+) -> Opened:
     """Open one reference: a path, a name of the workspace, or a Hub repo (pulled into the cache).
 
+    With `headers_only` a repo's weights stay on the Hub, and its adapter cannot load.
     Raises what the readers, the Hub and `resolve` raise.
     """
     found = resolve(ref, session.workspace)
     if isinstance(found, Path):
-        return _from_path(session, found, name, allow_pickle)
+        return _from_path(session, found, name or short_name(ref), allow_pickle)
     if isinstance(found, Entry):
         return _from_entry(session, found, name, allow_pickle)
     pinned = _pinned(session, found)
-    return _from_entry(session, pinned, name, allow_pickle) if pinned else _from_hub(session, found, name, allow_pickle)
+    if pinned:
+        return _from_entry(session, pinned, name, allow_pickle)
+    return (_listed if headers_only else _from_hub)(session, found, name, allow_pickle)
 
 
-def open_all(session: Session, items: Sequence[Ingredient], *, allow_pickle: bool = False) -> list[Opened]:
+def open_all(
+    session: Session, items: Sequence[Ingredient], *, allow_pickle: bool = False, headers_only: bool = False
+) -> list[Opened]:
     """Open all adapters of a recipe, in its order. Raises UsageError where there are none, or one twice."""
     if not items:
         raise UsageError(
@@ -78,7 +99,8 @@ def open_all(session: Session, items: Sequence[Ingredient], *, allow_pickle: boo
     bad = [item.name for item in items if item.name is not None and not is_name(item.name)]
     if bad:
         raise BadOption(f"{bad[0]!r} cannot be the name of an adapter.", hint="letters, digits, -")
-    opened = [open_ref(session, item.ref, name=item.name, allow_pickle=allow_pickle) for item in items]
+    how = {"allow_pickle": allow_pickle, "headers_only": headers_only}
+    opened = [open_ref(session, item.ref, name=item.name, **how) for item in items]
     names = distinct([one.adapter.name for one in opened])
     return [_named(one, name) for one, name in zip(opened, names, strict=True)]
 
@@ -103,7 +125,7 @@ def _pinned(session: Session, ref: HubRef) -> Entry | None:
     return next((entry for entry in same if wanted in (entry.revision, entry.commit)), None)
 
 
-def _from_path(session: Session, path: Path, name: str | None, allow_pickle: bool) -> Opened:
+def _from_path(session: Session, path: Path, name: str, allow_pickle: bool) -> Opened:
     adapter = open_adapter(path, name=name, allow_pickle=allow_pickle)
     folder = adapter.path or path
     origin = Parent(adapter.name, 1.0, path=session.workspace.relative(folder), base=adapter.base)
@@ -141,3 +163,14 @@ def _from_hub(session: Session, ref: HubRef, name: str | None, allow_pickle: boo
         base=adapter.base,
     )
     return Opened(adapter, folder, origin, pins)
+
+
+def _listed(session: Session, ref: HubRef, name: str | None, allow_pickle: bool) -> Opened:
+    """A repo's adapter as its header describes it; a pickle, which has none, is fetched."""
+    from loramerge.hub.pull import plan_pull
+
+    adapter = plan_pull(session.hub, ref, allow_pickle=allow_pickle).adapter
+    if adapter is None:
+        return _from_hub(session, ref, name, allow_pickle)
+    adapter = replace(adapter, name=name or ref.name)
+    return Opened(adapter, Path(), Parent(adapter.name, 1.0, repo=ref.repo))

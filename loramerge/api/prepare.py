@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.api import opening, weights
 from loramerge.core.catalog import canonical_base, same_base
+from loramerge.engine.extras import check_policy
 from loramerge.engine.plan import Plan, Request, resolve_device
 from loramerge.engine.plan import plan as make_plan
 from loramerge.errors import BadOption, BaseMismatch
@@ -44,13 +45,17 @@ class Prepared:
         return parse(MERGE[self.recipe.method].options, self.recipe.options)
 
 
-def prepare(session: Session, recipe: Recipe) -> Prepared:
-    """Open the adapters, check that they go together, and plan. Reads headers only."""
+def prepare(session: Session, recipe: Recipe, *, headers_only: bool = False) -> Prepared:
+    """Open the adapters, check that they go together, and plan. Reads headers only.
+
+    With `headers_only` what is on a Hub stays there, so that nothing of it can be loaded afterwards.
+    """
     method = MERGE[recipe.method]
     if method.rank == "own" and recipe.rank != "max":
         raise BadOption(f"{recipe.method} decides its rank itself, so --rank does not apply.", hint="--method linear")
-    opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle)
+    opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle, headers_only=headers_only)
     adapters = [one.adapter for one in opened]
+    check_policy(adapters, recipe.extras)
     base, notes = _common_base(adapters, recipe)
     numbers = weights.resolve(
         [item.weight for item in recipe.adapters], recipe.weights or method.weights, normalize=recipe.normalize

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from loramerge.core.lowrank import LowRank
     from loramerge.engine.extras import Extras
 
-_CARRIED = ("task_type", "fan_in_fan_out", "auto_mapping", "layer_replication")
+_CARRIED = ("revision", "task_type", "fan_in_fan_out", "auto_mapping", "layer_replication")
 """Fields of the parents' configs that a result keeps where all parents agree."""
 
 

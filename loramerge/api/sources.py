@@ -43,13 +43,14 @@ def pull(
     """Fetch, verify and lock adapters; without `refs`, restore what the lock pins.
 
     `to` copies each adapter's files into `to/NAME` as well. With `frozen` a tag or branch that has
-    moved since it was locked is a LockMismatch. Each adapter is recorded when it is whole, so a
-    failure leaves those before it. Raises what the Hub, the readers and the lock raise.
+    moved since it was locked is a LockMismatch. A dry run checks that and headers, and fetches nothing.
+    Each adapter is recorded when it is whole, so a failure leaves those before it. Raises what the
+    Hub, the readers and the lock raise.
     """
     if name and len(refs) != 1:
         raise BadOption("--as names one adapter, so it takes one REF.", hint="one pull each")
     if not refs:
-        return [_restore(session, entry, to, frozen) for entry in _locked(session)]
+        return [_restore(session, entry, to, dry_run, frozen) for entry in _locked(session)]
     return [_pull_one(session, ref, name, allow_pickle, to, dry_run, frozen, say) for ref in refs]
 
 
@@ -140,7 +141,7 @@ def _pull_one(
             raise BadOption(
                 f"{found.name!r} is the name of this adapter here.", hint=f"loramerge rm {found.name}, then pull"
             )
-        return _restore(session, found, to, frozen)
+        return _restore(session, found, to, dry_run, frozen)
     if isinstance(found, Path):
         entry, folder = _local(session, found, name, allow_pickle), found
     else:
@@ -200,11 +201,13 @@ def _moved(entry: Entry, commit: str) -> LockMismatch:
     )
 
 
-def _restore(session: Session, entry: Entry, to: Path | None, frozen: bool) -> Row:
-    """The pinned bytes of an entry, fetched where they are missing, and hashed."""
+def _restore(session: Session, entry: Entry, to: Path | None, dry_run: bool, frozen: bool) -> Row:
+    """The pinned bytes of an entry, fetched where they are missing, and hashed; a dry run does neither."""
+    if entry.repo and frozen and entry.revision != entry.commit:
+        _check_head(session, entry)
+    if dry_run:
+        return _row(entry)
     if entry.repo:
-        if frozen and entry.revision != entry.commit:
-            _check_head(session, entry)
         from loramerge.hub.download import download
 
         folder, _ = download(session.hub, _pinned(entry), _bytes(session))

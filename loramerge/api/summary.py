@@ -73,7 +73,7 @@ def _plan_row(family: str, jobs: Sequence[Job], adapters: Sequence[Adapter]) -> 
 
 
 def _row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Norms and errors of several modules as those of one long vector; other numbers as means."""
+    """Norms and errors of several modules as those of one long vector; others as means of those that have them."""
     found: dict[str, Any] = {
         "modules": len(rows),
         "units_in": span([row["rank_in"] for row in rows]),
@@ -81,10 +81,10 @@ def _row(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     if all("relative_error" in row for row in rows):
         found["relative_error"] = _pooled_error(rows)
-    if all("energy" in row for row in rows):
-        found["energy_kept"] = _mean([row["energy"] for row in rows])
-        found["cluster_sizes"] = span(sorted(size for row in rows for size in row.get("sizes", ())))
-        found["mixed"] = _mean([row["mixing"] for row in rows if row.get("mixing") is not None])
+    if clustered := [row for row in rows if "energy" in row]:
+        found["energy_kept"] = _mean([row["energy"] for row in clustered])
+        found["cluster_sizes"] = span(sorted(size for row in clustered for size in row.get("sizes", ())))
+        found["mixed"] = _mean([row["mixing"] for row in clustered if row.get("mixing") is not None])
     inputs = math.hypot(*(row["norm_inputs_mean"] for row in rows))
     norm = math.hypot(*(row["norm"] for row in rows))
     found["norm"] = norm

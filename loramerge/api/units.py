@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.api.keep import condition
 from loramerge.api.opening import open_ref
+from loramerge.core.catalog import same_base
 from loramerge.core.names import natural
 from loramerge.errors import BadOption, LoramergeError, UsageError
 from loramerge.formats._format import FORMATS, Outline, open_adapter, outline_of, updates_of
@@ -25,29 +26,36 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Taken:
-    """What was made: the folder, how many units in how many modules, of how many there were."""
+    """What was made: the folder, how many units in how many modules, of how many there were; and remarks."""
 
     path: Path
     units: int
     of: int
     modules: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> Row:
+        """All but the remarks."""
+        return {"path": self.path, "units": self.units, "of": self.of, "modules": self.modules}
 
 
 def decompose(session: Session, ref: str, out: Path, *, force: bool = False, allow_pickle: bool = False) -> Taken:
     """Write an adapter's units as a table (norm, energy share, nearest unit elsewhere) beside its own files.
 
-    "Elsewhere" are the workspace's other sources. Raises what the readers raise.
+    "Elsewhere" are the workspace's other sources of the same base; one that cannot be opened is left
+    out, with a note. Raises what the readers raise of the adapter itself.
     """
     from loramerge.engine.executors import one_thread
 
     opened = open_ref(session, ref, allow_pickle=allow_pickle)
-    others = _others(session, opened.adapter)
+    others, notes = _others(session, opened.adapter)
     target = session.workspace.root / out.expanduser()
     with new_folder(target, force) as folder, one_thread():
         (folder / ADAPTER).mkdir()
         write_copy(folder / ADAPTER, opened.adapter)
         count = write_table(folder, _rows(session, opened.adapter, others))
-    return Taken(target, count, count, len(opened.adapter.modules))
+    return Taken(target, count, count, len(opened.adapter.modules), notes)
 
 
 def assemble(session: Session, units: Path, out: Path, *, keep: str | None = None, force: bool = False) -> Taken:
@@ -112,9 +120,17 @@ def _chosen(adapter: Adapter, rows: Sequence[Row]) -> dict[str, list[int]]:
     return {name: sorted(found[name]) for name in sorted(found, key=natural)}
 
 
-def _others(session: Session, adapter: Adapter) -> list[Adapter]:
-    names = [entry.name for entry in session.workspace.sources() if entry.name != adapter.name]
-    return [open_ref(session, name).adapter for name in names]
+def _others(session: Session, adapter: Adapter) -> tuple[list[Adapter], tuple[str, ...]]:
+    """The workspace's other sources of this base, and what is to be said of those that cannot be opened."""
+    others, notes = [], []
+    for entry in session.workspace.sources():
+        if entry.name == adapter.name or not same_base(adapter.base, entry.base or None):
+            continue
+        try:
+            others.append(open_ref(session, entry.name).adapter)
+        except LoramergeError as error:
+            notes.append(f"{entry.name} is not compared with: {error.message}")
+    return others, tuple(notes)
 
 
 def _rows(session: Session, adapter: Adapter, others: Sequence[Adapter]) -> Iterator[Row]:

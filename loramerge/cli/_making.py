@@ -49,16 +49,13 @@ def _run(work: Session, out: Output, written: Recipe, run: Mapping[str, Any], *,
         out.text(recipe.dump(written).splitlines(), recipe.to_mapping(written))
     elif run["plan"]:
         plan = api.planned(work, written)
-        out.record(plan.facts, more=("families", plan.rows), id="rank")
-        for note in plan.notes:
-            out.note(note)
+        out.record(plan.facts, more=("families", plan.rows), id="rank", notes=plan.notes)
     else:
         _tell(out, api.make(work, written, out=run["out"], force=run["force"]), written)
 
 
 def _tell(out: Output, made: Merged, written: Recipe) -> None:
-    out.talk_table(made.report["families"], title=f"{written.method} of {len(written.adapters)} adapters")
-    for note in made.report["notes"]:
-        out.note(note)
-    out.result("Merged", made.facts, id="path", more={key: made.report[key] for key in ("families", "notes")})
+    families, notes = made.report["families"], made.report["notes"]
+    out.talk_table(families, title=f"{written.method} of {len(written.adapters)} adapters")
+    out.result("Merged", made.facts, id="path", more={"families": families}, notes=notes)
     out.hint(f"loramerge push USER/{made.name}")

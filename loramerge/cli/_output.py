@@ -34,10 +34,10 @@ class Output:
         else:
             self._rich_table(rows, title, stderr=False)
 
-    def result(self, what: str, fields: Row, *, id: str, more: Row | None = None) -> None:
-        """One result: a line and its fields, a JSON object (with `more`), or the field `id` alone."""
+    def result(self, what: str, fields: Row, *, id: str, more: Row | None = None, notes: Sequence[str] = ()) -> None:
+        """One result: a line, its fields and notes, a JSON object (with `more`), or the field `id` alone."""
         if self.mode == "json":
-            self._json({**fields, **(more or {})})
+            self._json({**fields, **(more or {}), "notes": list(notes)})
         elif self.mode == "quiet":
             self._line(str(fields[id]))
         else:
@@ -45,11 +45,12 @@ class Output:
             for key, value in fields.items():
                 if value not in (None, "", (), [], {}):
                     self._line(f"  {key.replace('_', ' ')}: {_cell(value)}")
+            self._notes(notes)
 
-    def record(self, facts: Row, *, more: tuple[str, Sequence[Row]], id: str) -> None:
-        """Facts about one thing and a table that belongs to them; in JSON one object."""
+    def record(self, facts: Row, *, more: tuple[str, Sequence[Row]], id: str, notes: Sequence[str] = ()) -> None:
+        """Facts about one thing, a table that belongs to them, and notes; in JSON one object."""
         if self.mode == "json":
-            self._json({**facts, more[0]: list(more[1])})
+            self._json({**facts, more[0]: list(more[1]), "notes": list(notes)})
         elif self.mode == "quiet":
             self._line(str(facts[id]))
         else:
@@ -57,6 +58,7 @@ class Output:
                 if value not in (None, "", (), [], {}):
                     self._line(f"{key.replace('_', ' ')}: {_cell(value)}")
             self._rich_table(more[1], "", stderr=False)
+            self._notes(notes)
 
     def text(self, lines: Iterable[str], data: Any) -> None:
         """Lines of text as data; `data` is what JSON shows instead."""
@@ -104,6 +106,10 @@ class Output:
             yield self._bars.update
         finally:
             self._bars.stop()
+
+    def _notes(self, notes: Sequence[str]) -> None:
+        for text in notes:
+            self.note(text)
 
     def _rich_table(self, rows: Sequence[Row], title: str, *, stderr: bool) -> None:
         from rich.table import Table

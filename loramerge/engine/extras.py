@@ -52,19 +52,28 @@ def merge_extras(adapters: Sequence[Adapter], weights: Sequence[float], policy: 
     Raises ShapeMismatch where averaging meets different shapes, IncompatibleError under "error" and
     for tensors nobody can average, BadOption for an unknown policy.
     """
+    check_policy(adapters, policy)
     if policy.startswith("first:"):
         return _first(adapters, policy.removeprefix("first:"))
-    if policy not in ("auto", "average", "drop", "error"):
-        raise BadOption(f"--extras {policy!r} is not a policy.", hint="auto, average, first:NAME, drop, error")
-    having = [a.name for a in adapters if _wanted(a)]
-    if policy == "error" and having:
-        raise IncompatibleError(
-            "These adapters hold tensors that are not LoRA updates.", where=", ".join(having), hint="--extras auto"
-        )
     if policy == "drop":
         notes = [f"{len(_wanted(a))} extra tensors of {a.name} dropped (--extras drop)" for a in adapters if _wanted(a)]
         return Extras(notes=tuple(notes))
     return _auto(adapters, weights, keep_heads=policy == "auto")
+
+
+def check_policy(adapters: Sequence[Adapter], policy: str) -> None:
+    """Raises what headers alone tell: BadOption for an unknown policy or name, IncompatibleError under "error"."""
+    name = policy.removeprefix("first:")
+    names = [adapter.name for adapter in adapters]
+    if name != policy and name not in names:
+        raise BadOption(f"--extras {policy} names no adapter here.", hint=", ".join(near(name, names) or names))
+    if name == policy and policy not in ("auto", "average", "drop", "error"):
+        raise BadOption(f"--extras {policy!r} is not a policy.", hint="auto, average, first:NAME, drop, error")
+    having = [adapter.name for adapter in adapters if _wanted(adapter)]
+    if policy == "error" and having:
+        raise IncompatibleError(
+            "These adapters hold tensors that are not LoRA updates.", where=", ".join(having), hint="--extras auto"
+        )
 
 
 def is_head(adapter: Adapter, spec: ExtraSpec) -> bool:
@@ -81,14 +90,11 @@ def _wanted(adapter: Adapter) -> list[ExtraSpec]:
 
 
 def _first(adapters: Sequence[Adapter], name: str) -> Extras:
-    for adapter in adapters:
-        if adapter.name == name:
-            kept = tuple((spec, partial(adapter.load_extra, spec.key)) for spec in _wanted(adapter))
-            others = [a.name for a in adapters if a.name != name and _wanted(a)]
-            said = (f"extras are those of {name}; not those of {', '.join(others)}",) if others else ()
-            return Extras(kept=kept, notes=said)
-    names = [adapter.name for adapter in adapters]
-    raise BadOption(f"--extras first:{name} names no adapter here.", hint=", ".join(near(name, names) or names))
+    chosen = next(adapter for adapter in adapters if adapter.name == name)
+    kept = tuple((spec, partial(chosen.load_extra, spec.key)) for spec in _wanted(chosen))
+    others = [adapter.name for adapter in adapters if adapter is not chosen and _wanted(adapter)]
+    said = (f"extras are those of {name}; not those of {', '.join(others)}",) if others else ()
+    return Extras(kept=kept, notes=said)
 
 
 def _auto(adapters: Sequence[Adapter], weights: Sequence[float], *, keep_heads: bool) -> Extras:

@@ -117,12 +117,12 @@ def plan(
     """
     _check_adapters(adapters, request)
     members = _members(adapters)
-    ranks = [[adapters[i].modules[name].rank for i in found] for name, found in members.items()]
-    if method.check:
-        method.check(parse(method.options, request.options), ranks)
     _check_patterns(request.overrides, members)
     dtype = request.dtype or widest(spec.dtype for adapter in adapters for spec in adapter.modules.values())
     jobs = tuple(_job(adapters, name, found, request, method, dtype, device) for name, found in members.items())
+    if method.check:
+        ranks = [[adapters[i].modules[job.module].rank for i in job.members] for job in jobs]
+        method.check([job.options for job in jobs], ranks)
     return _fitted(Plan(jobs, executor, workers or default_workers(), device, _notes(adapters)), max_memory)
 
 

@@ -136,12 +136,13 @@ def wanted(paths: Iterable[str], *, allow_pickle: bool) -> list[str]:
             f"The weights are a pickle ({PICKLE}), which can run code when it is opened.",
             hint="--allow-pickle, if you trust its author",
         )
-    companions = [path for path in sorted(found) if any(_matches(path, pattern) for pattern in COMPANIONS)]
+    companions = [path for path in sorted(found) if matches(path, COMPANIONS)]
     return [*((weights, CONFIG) if weights and CONFIG in found else ()), *companions]
 
 
-def _matches(path: str, pattern: str) -> bool:
-    return fnmatchcase(path, pattern) and path.count("/") == pattern.count("/")
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path is of one of these patterns, whose stars stay within a folder."""
+    return any(fnmatchcase(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _present_name(repo: str, info: ModelInfo) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from loramerge.core.provenance import FilePin, git_blob_sha1, pin
 from loramerge.errors import IntegrityError, NotAllowed, NotFound, UnknownFormat, UsageError
-from loramerge.formats.peft import CONFIG
+from loramerge.formats.peft import CONFIG, PICKLE
 from loramerge.hub.download import Progress
-from loramerge.hub.pull import wanted
+from loramerge.hub.pull import matches, wanted
 from loramerge.hub.reference import parse
 from loramerge.hub.session import quiet
+from loramerge.hub.text import plain
 from loramerge.hub.upload import Commit, Unanswered, send
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from loramerge.hub.session import Hub
 
 _TRIES = 3
+_OUTDATED = ("heads/*.safetensors", PICKLE, "loramerge.json")  # what a pull would take for the new result's own
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """What is on the Hub now, or would be (`commit` is None for a dry run).
 
-    `changed` names the files that the commit brought; it is empty where all were there already.
+    `changed` names the files that the commit brought or removed; it is empty where all was so already.
     """
 
     repo: str
@@ -41,7 +43,7 @@ class Pushed:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the Hub had every file already."""
+        """Whether the Hub had every file already, and none of an older result."""
         return not self.changed
 
 
@@ -58,31 +60,33 @@ def push(
 ) -> Pushed:
     """Send an adapter's files to `repo` (made when it is not there) in one commit: all appear, or none does.
 
-    Only the files of an adapter are sent (`wanted`), never a pickle. Raises UsageError for what is no
-    repo, UnknownFormat for a folder that is no adapter, AccessError, NetworkError (nothing is visible
-    then), LoramergeError where somebody else pushed meanwhile, IntegrityError where the Hub ends up
-    with other bytes. Pushing again what is there changes nothing.
+    Only the files of an adapter are sent (`wanted`), never a pickle. The same commit removes an older
+    result's heads, pickle and lineage that the folder does not have; all else in the repo stays.
+    Raises UsageError for what is no repo, UnknownFormat for a folder that is no adapter, AccessError,
+    NetworkError (nothing is visible then), LoramergeError where somebody else pushed meanwhile,
+    IntegrityError where the Hub ends up with other bytes. Pushing again what is there changes nothing.
     """
     name = _repo_name(repo)
     files = _files(folder)
     info = _info(hub, name, private)
-    changed = _changed(hub, name, folder, files, info.sha) if info else [file.path for file in files]
-    planned = Pushed(name, None, f"{hub.url}/{name}", files, tuple(changed))
+    outdated = _outdated(info, folder) if info else ()
+    changed = _changed(hub, name, folder, files, outdated, info.sha) if info else [file.path for file in files]
+    planned = Pushed(name, None, f"{hub.url}/{name}", files, tuple(changed), notes=_removal(outdated))
     if dry_run:
         return planned
     if info and not changed:
         return replace(planned, commit=info.sha)
     parent = (info or _create(hub, name, private)).sha
     sizes = {file.path: file.size for file in files if file.path in changed}
-    commit = Commit(folder, name, sizes, parent, message or f"Upload {folder.resolve().name}", pr)
+    commit = Commit(folder, name, sizes, parent, message or f"Upload {folder.resolve().name}", pr, outdated)
     oid, pr_url, notes = _commit(hub, commit, files, progress)
-    if wrong := _changed(hub, name, folder, files, oid):
+    if wrong := _changed(hub, name, folder, files, outdated, oid):
         raise IntegrityError(
             f"Commit {oid[:12]} of {name} does not hold what was sent.",
-            where=", ".join(wrong),
+            where=plain(", ".join(wrong)),
             hint="push again; if it stays so, something between here and the Hub changes files",
         )
-    return replace(planned, commit=oid, pr_url=pr_url, notes=notes)
+    return replace(planned, commit=oid, pr_url=pr_url, notes=(*planned.notes, *notes))
 
 
 def _repo_name(text: str) -> str:
@@ -120,12 +124,28 @@ def _create(hub: Hub, repo: str, private: bool) -> ModelInfo:
     return info
 
 
-def _changed(hub: Hub, repo: str, folder: Path, files: tuple[FilePin, ...], commit: str | None) -> list[str]:
-    """The files that a commit does not hold with these bytes: LFS by sha256, regular ones by git's blob id."""
-    paths = [file.path for file in files]
+def _outdated(info: ModelInfo, folder: Path) -> tuple[str, ...]:
+    """The files of an older result at the repo's head that the folder does not have."""
+    there = [sibling.rfilename for sibling in info.siblings or ()]
+    return tuple(path for path in there if matches(path, _OUTDATED) and not (folder / path).is_file())
+
+
+def _removal(outdated: tuple[str, ...]) -> tuple[str, ...]:
+    return (f"removes what an older result left: {plain(', '.join(outdated))}",) if outdated else ()
+
+
+def _changed(
+    hub: Hub, repo: str, folder: Path, files: tuple[FilePin, ...], outdated: tuple[str, ...], commit: str | None
+) -> list[str]:
+    """The files that a commit does not hold with these bytes, and the outdated ones that it holds.
+
+    LFS files are compared by sha256, regular ones by git's blob id.
+    """
+    paths = [*(file.path for file in files), *outdated]
     infos = hub.ask(repo, lambda api: api.get_paths_info(repo, paths, revision=commit))
     there = {info.path: info.lfs.sha256 if getattr(info, "lfs", None) else info.blob_id for info in infos}
-    return [file.path for file in files if there.get(file.path) not in (file.sha256, git_blob_sha1(folder / file.path))]
+    other = [f.path for f in files if there.get(f.path) not in (f.sha256, git_blob_sha1(folder / f.path))]
+    return [*other, *(path for path in outdated if path in there)]
 
 
 def _commit(
@@ -143,7 +163,7 @@ def _commit(
             if commit.pr or attempt == _TRIES - 1:
                 raise
         head = str(hub.ask(commit.repo, lambda api: api.model_info(commit.repo)).sha)
-        if head != commit.parent and not _changed(hub, commit.repo, commit.folder, files, head):
+        if head != commit.parent and not _changed(hub, commit.repo, commit.folder, files, commit.removed, head):
             return head, None, ("the connection broke after the commit was made",)
         time.sleep(0.5 * 2**attempt)
     raise AssertionError("the last attempt returns or raises")

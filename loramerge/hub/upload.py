@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from loramerge.hub.download import Progress
 from loramerge.hub.session import quiet
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, CommitOperationAdd
+    from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
 
     from loramerge.hub.session import Hub
 
@@ -25,7 +25,7 @@ class Unanswered(NetworkError):
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Files of a folder (path → size) to become one commit of `repo` on top of `parent`."""
+    """Files of a folder (path → size) to become one commit of `repo` on top of `parent`, which loses `removed`."""
 
     folder: Path
     repo: str
@@ -33,6 +33,7 @@ class Commit:
     parent: str | None
     message: str
     pr: bool
+    removed: tuple[str, ...] = ()
 
 
 def send(hub: Hub, commit: Commit, progress: Progress | None) -> tuple[str, str | None, tuple[str, ...]]:
@@ -54,7 +55,7 @@ def send(hub: Hub, commit: Commit, progress: Progress | None) -> tuple[str, str 
 
 
 def _send(hub: Hub, commit: Commit, progress: Progress | None, *, by_lfs: bool) -> tuple[str, str | None]:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     meter = _Meter(commit, progress)
     with quiet(), ExitStack() as stack:
@@ -62,16 +63,17 @@ def _send(hub: Hub, commit: Commit, progress: Progress | None, *, by_lfs: bool) 
             path: stack.enter_context(_Counted(commit.folder / path, path, meter)) if by_lfs else commit.folder / path
             for path in commit.files
         }
-        operations = [CommitOperationAdd(path, source) for path, source in sources.items()]
+        added = [CommitOperationAdd(path, source) for path, source in sources.items()]
+        removed = [CommitOperationDelete(path, is_folder=False) for path in commit.removed]
         meter.running = True
         with hub.translated(commit.repo):
-            hub.api.preupload_lfs_files(commit.repo, operations, create_pr=commit.pr)
-        made = _commit(hub, commit, operations)
+            hub.api.preupload_lfs_files(commit.repo, added, create_pr=commit.pr)
+        made = _commit(hub, commit, [*added, *removed])
     meter.done()
     return made.oid, made.pr_url
 
 
-def _commit(hub: Hub, commit: Commit, operations: list[CommitOperationAdd]) -> CommitInfo:
+def _commit(hub: Hub, commit: Commit, operations: Sequence[CommitOperationAdd | CommitOperationDelete]) -> CommitInfo:
     """The commit of what was uploaded. Raises Unanswered where it may have been made all the same."""
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -179,6 +179,13 @@ def _transposed(delta: LowRank) -> LowRank:
 
 
 def _kept(deltas: Updates) -> LowRank:
+    return cat([_scaled(delta) for delta in deltas])
+
+
+def _scaled(delta: LowRank) -> LowRank:
+    """The same update with scale 1, all of it in b: a power of two, as scales mostly are, rounds nothing."""
     import torch
 
-    return cat([delta.to(dtype=torch.float64) for delta in deltas])
+    flat = delta.to(dtype=torch.float64).plain()
+    bias = None if flat.bias is None else flat.bias * flat.scale
+    return replace(flat, b=flat.b * flat.scale, scale=1.0, bias=bias)

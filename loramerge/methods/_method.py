@@ -61,8 +61,8 @@ class Method:
     - `on`: the grain the engine feeds it (see docs/architecture.md).
     - `bound(options, ranks)`: the most units an "own" method returns for a module whose updates have
       these ranks (the planner knows no tensor); without it, the sum of the ranks.
-    - `check(options, ranks)`: raises BadOption where the options cannot serve any module; gets the
-      ranks of all modules.
+    - `check(options, ranks)`: raises BadOption where the options cannot serve any module; gets those
+      of each module, with the ranks of its updates.
     - `label(options)`: what distinguishes a result in its default folder name ("8" of `lego-8`).
     - `breaks`: law → why it does not hold.
     """
@@ -75,7 +75,7 @@ class Method:
     on: Literal["coefficients", "factors", "entries", "stream"] = "factors"
     needs: tuple[str, ...] = ()
     bound: Callable[[Any, Sequence[int]], int] | None = None
-    check: Callable[[Any, Sequence[Sequence[int]]], None] | None = None
+    check: Callable[[Sequence[Any], Sequence[Sequence[int]]], None] | None = None
     label: Callable[[Any], str] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     breaks: Mapping[str, str] = field(default_factory=dict)

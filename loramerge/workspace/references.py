@@ -14,13 +14,18 @@ _PATHS = ("./", "../", "/", "~")
 _HUB = "USER/ADAPTER, without ./, names an adapter on the Hub"
 
 
+def is_path(text: str) -> bool:
+    """Whether a reference reads as a path."""
+    return text.startswith(_PATHS) or text in (".", "..")
+
+
 def resolve(text: str, workspace: Workspace) -> Path | Entry | HubRef:
     """What a reference names.
 
     What begins with `./ ../ / ~` is a path (absolute in the result, and there); then a name of the
     workspace; then a Hub repo. Raises NotFound, UnknownName (with near names) or UsageError.
     """
-    if text.startswith(_PATHS) or text in (".", ".."):
+    if is_path(text):
         return _path(text, workspace)
     if not text.startswith("hf://") and "/" not in text:
         return _name(text, workspace)

@@ -16,13 +16,13 @@ from typing import Any
 
 from loramerge.core.provenance import FilePin, Lineage, changed, finite, from_json, to_json
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError, OutputExists
+from loramerge.hub.pull import wanted
 from loramerge.workspace.lock import sync
 from loramerge.workspace.units import TABLE
 
 RECORD = "loramerge.json"
 SCHEMA = 1
 _MAX_RECORD = 64 << 20
-_OURS = (RECORD, TABLE, "adapter_config.json")
 _ASIDE = ".old"
 _AT_FDCWD, _EXCHANGE = -100, 2  # of Linux's renameat2
 
@@ -54,7 +54,7 @@ def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         _persist(temporary)
-        _put(temporary, out)
+        _put(temporary, out, force)
         sync(out.parent)
     except OSError as error:
         if error.filename and out.parent not in Path(os.fsdecode(error.filename)).parents:
@@ -118,9 +118,19 @@ def _check(out: Path, force: bool) -> None:
         return
     if not force:
         raise OutputExists("The output is there already.", where=str(out), hint="--force, or another -o")
-    # A mistyped -o must not cost anybody a home folder.
-    if not out.is_dir() or (any(out.iterdir()) and not any((out / name).is_file() for name in _OURS)):
+    if not out.is_dir() or not _replaceable(out):
         raise OutputExists("This is not a result, and is not replaced.", where=str(out), hint="another -o")
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder was made here, or holds nothing but an adapter's files.
+
+    A mistyped -o must cost nobody a home folder, nor the checkpoints of a training run.
+    """
+    if any((folder / name).is_file() for name in (RECORD, TABLE)):
+        return True
+    inside = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    return inside == set(wanted(inside, allow_pickle=True))
 
 
 def _sweep(out: Path) -> None:
@@ -156,10 +166,12 @@ def _persist(folder: Path) -> None:
     sync(folder)
 
 
-def _put(new: Path, out: Path) -> None:
-    """Let `new` take the place of `out`; an old one is `new` afterwards."""
-    if not out.exists():
+def _put(new: Path, out: Path, force: bool) -> None:
+    """Let `new` take the place of `out`; an old one is `new` afterwards. Raises OutputExists without `force`."""
+    if not os.path.lexists(out):
         new.rename(out)
+    elif not force:
+        raise OutputExists("The output appeared meanwhile.", where=str(out), hint="--force, or another -o")
     elif not _exchanged(new, out):
         aside = new.with_name(new.name + _ASIDE)
         out.rename(aside)

@@ -253,6 +253,32 @@ def test_a_branch_that_moved_is_told_and_frozen_it_is_refused(online, make_adapt
     assert any(before[:12] in text and after[:12] in text for text in said)
 
 
+@pytest.mark.parametrize("refs", [["mine"], ["me/mine"], []])
+def test_a_dry_run_of_what_is_locked_fetches_and_copies_nothing(online, make_adapter, tmp_path, refs):
+    publish(online, make_adapter("mine"), "me/mine")
+    api.pull(online, ["me/mine"])
+    empty = replace(online, cache=tmp_path / "empty")
+
+    rows = api.pull(empty, refs, dry_run=True, to=online.folder / "copies")
+
+    assert rows[0]["name"] == "mine"
+    assert not (tmp_path / "empty").exists() or not any((tmp_path / "empty").rglob("adapter_*"))
+    assert not (online.folder / "copies").exists()
+
+
+@pytest.mark.parametrize("refs", [["mine"], []])
+def test_a_frozen_dry_run_refuses_a_branch_that_moved(online, make_adapter, refs):
+    folder = make_adapter("mine")
+    publish(online, folder, "me/mine")
+    api.pull(online, ["me/mine"])
+    api.pull(online, refs, dry_run=True, frozen=True)
+    shutil.rmtree(folder)
+    publish(online, make_adapter("mine", rank=2), "me/mine")
+
+    with pytest.raises(LockMismatch):
+        api.pull(online, refs, dry_run=True, frozen=True)
+
+
 def session_commit(session):
     return session.workspace.get("mine").commit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,30 @@ def test_an_adapter_is_not_its_own_neighbour(session, make_adapter):
     api.decompose(session, "x", session.folder / "units")
 
     assert all("nearest" not in row for row in table(session))
+
+
+def test_a_source_that_cannot_be_opened_is_no_neighbour_and_is_told(session, make_adapter):
+    gone, y = make_adapter("gone"), make_adapter("y")
+    api.pull(session, [str(gone), str(y)])
+    shutil.rmtree(gone)
+
+    taken = taken_apart(session, make_adapter("x"))
+
+    (note,) = taken.notes
+    assert note.startswith("gone is not compared with: ")
+    assert "notes" not in taken.facts
+    assert {row["nearest"].partition("#")[0] for row in table(session)} == {"y"}
+
+
+def test_a_source_of_another_base_is_no_neighbour(session, make_adapter):
+    other, unnamed = make_adapter("other", base="acme/other"), make_adapter("unnamed", base=None)
+    api.pull(session, [str(other), str(unnamed)])
+    shutil.rmtree(other)
+
+    taken = taken_apart(session, make_adapter("x"))
+
+    assert taken.notes == ()
+    assert {row["nearest"].partition("#")[0] for row in table(session)} == {"unnamed"}
 
 
 def test_what_a_condition_leaves_is_the_sum_of_those_units(session, make_adapter, toy, peft_loads):

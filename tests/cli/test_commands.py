@@ -96,7 +96,12 @@ PRINTED = [
         ["acme/code-lora", "acme/math-lora"],
         {"repo", "commit", "base", "gated", "licence"},
     ),
-    ("show math-lora", [], ["math-lora"], {"name", "format", "base", "rank", "scale", "modules", "families", "commit"}),
+    (
+        "show math-lora",
+        [],
+        ["math-lora"],
+        {"name", "format", "base", "rank", "scale", "modules", "families", "commit", "notes"},
+    ),
     ("show acme/math-lora", [], ["math-lora"], {"name", "base", "rank", "families", "commit", "licence", "files"}),
     ("inspect math-lora --modules", [], ["layers.0.q", "layers.0.v", "layers.1.q", "layers.1.v"], {"norm", "spectrum"}),
     ("decompose math-lora -o math-units", [], ["{work}/math-units"], {"path", "units", "of", "modules"}),
@@ -104,14 +109,19 @@ PRINTED = [
     ("lego --k 8", [], ["{work}/lego-8"], MERGED | {"energy_kept", "cluster_sizes", "mixed"}),
     ("merge --rank 2", [], ["{work}/linear-2"], MERGED | {"relative_error"}),
     ("merge --method cat", [], ["{work}/cat-14"], MERGED),
-    ("merge --plan", [], ["8"], {"adapters", "method", "modules", "rank", "read_bytes", "peak_bytes", "families"}),
+    (
+        "merge --plan",
+        [],
+        ["8"],
+        {"adapters", "method", "modules", "rank", "read_bytes", "peak_bytes", "families", "notes"},
+    ),
     (
         "rebuild lego-8",
         ["lego --k 8"],
         ["adapter_config.json", "adapter_model.safetensors"],
         {"file", "same"},
     ),
-    ("push me/printed --dry-run", ["lego --k 8"], ["me/printed"], {"id", "url", "files", "changed"}),
+    ("push me/printed --dry-run", ["lego --k 8"], ["me/printed"], {"id", "url", "files", "changed", "notes"}),
 ]
 printed = pytest.mark.parametrize(("line", "before", "ids", "keys"), PRINTED, ids=[row[0] for row in PRINTED])
 

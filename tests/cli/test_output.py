@@ -58,7 +58,10 @@ def test_no_rows_are_still_an_answer(said, mode, expected):
     ("mode", "expected"),
     [
         ("human", "✓ Merged\n  path: ./x\n  norm ratio: 0.5\n  kept: yes\n"),
-        ("json", '{"path": "./x", "norm_ratio": 0.5, "kept": true, "none": null, "empty": {}, "rows": [1]}\n'),
+        (
+            "json",
+            '{"path": "./x", "norm_ratio": 0.5, "kept": true, "none": null, "empty": {}, "rows": [1], "notes": []}\n',
+        ),
         ("quiet", "./x\n"),
     ],
 )
@@ -81,8 +84,26 @@ def test_facts_and_the_table_that_belongs_to_them(said):
     plain, _ = said("json", "record", facts, more=("families", rows), id="name")
 
     assert cells(human) == [["name:", "x"], ["kinds:", "2", "bias"], ["family"], ["mlp"]]
-    assert json.loads(plain) == {**facts, "families": rows}
+    assert json.loads(plain) == {**facts, "families": rows, "notes": []}
     assert said("quiet", "record", facts, more=("families", rows), id="name") == ("x\n", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "more"),
+    [
+        ("result", ["Done", {"id": "x"}], {}),
+        ("record", [{"id": "x"}], {"more": ("rows", [{"a": 1}])}),
+    ],
+    ids=["result", "record"],
+)
+def test_notes_are_a_key_for_scripts_and_talk_for_people(said, method, arguments, more):
+    human, talk = said("human", method, *arguments, id="id", **more, notes=("first", "second"))
+    plain, silence = said("json", method, *arguments, id="id", **more, notes=("first", "second"))
+
+    assert "first" not in human
+    assert talk == "  first\n  second\n"
+    assert (json.loads(plain)["notes"], silence) == (["first", "second"], "")
+    assert said("quiet", method, *arguments, id="id", **more, notes=("first", "second")) == ("x\n", "")
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("human", "a\nb\n"), ("quiet", "a\nb\n"), ("json", '{"a": 1}\n')])
@@ -121,8 +142,8 @@ def test_an_error_for_scripts_is_one_object(said):
 
 CALLS = [
     ("table", [[{"name": EVIL, "n": 1}]], {"id": "name", "title": EVIL}),
-    ("result", ["Done", {"name": EVIL, "list": [EVIL]}], {"id": "name"}),
-    ("record", [{"name": EVIL, EVIL: 1}], {"id": "name", "more": ("rows", [{"name": EVIL}])}),
+    ("result", ["Done", {"name": EVIL, "list": [EVIL]}], {"id": "name", "notes": [EVIL]}),
+    ("record", [{"name": EVIL, EVIL: 1}], {"id": "name", "more": ("rows", [{"name": EVIL}]), "notes": [EVIL]}),
     ("text", [[EVIL, EVIL], {"name": EVIL}], {}),
     ("talk_table", [[{"name": EVIL}]], {"title": EVIL}),
     ("note", [EVIL], {}),

@@ -55,6 +55,17 @@ def test_a_push_is_one_commit_of_all_files(server, client, adapter):
     assert {*FILES, "heads/sst2.safetensors", "loramerge.json"} < set(server.api.list_repo_files("me/merged"))
 
 
+def test_files_of_the_same_content_are_both_sent(server, client, adapter):
+    (adapter / "heads").mkdir()
+    for name in ("sst2", "subj"):
+        (adapter / f"heads/{name}.safetensors").write_bytes(b"x" * 1000)
+
+    pushed = push(client, adapter, "me/merged")
+
+    assert {pin.path for pin in pushed.files} >= {"heads/sst2.safetensors", "heads/subj.safetensors"}
+    assert pushed.commit == plan_pull(client, parse("me/merged")).commit
+
+
 def test_pushing_the_same_again_changes_nothing(server, client, adapter):
     first = push(client, adapter, "me/merged")
 
@@ -72,6 +83,79 @@ def test_only_what_changed_is_sent(server, client, adapter):
     pushed = push(client, adapter, "me/merged")
 
     assert pushed.changed == ("LICENSE",)
+
+
+@pytest.fixture
+def with_heads(adapter_of_rank):
+    """A result that has more files than `adapter`: two heads and a lineage."""
+    folder = adapter_of_rank(2, **{"loramerge.json": "{}"})
+    (folder / "heads").mkdir()
+    for name in ("mnli", "sst2"):
+        (folder / f"heads/{name}.safetensors").write_bytes(name.encode() * 100)
+    return folder
+
+
+STALE = ("heads/mnli.safetensors", "heads/sst2.safetensors", "loramerge.json")
+
+
+def test_a_new_result_brings_nothing_of_the_one_that_it_replaces(server, client, adapter, with_heads):
+    push(client, with_heads, "me/merged")
+    server.api.upload_file(path_or_fileobj=b"pickle", path_in_repo="adapter_model.bin", repo_id="me/merged")
+
+    pushed = push(client, adapter, "me/merged")
+    again = push(client, adapter, "me/merged")
+
+    pulled = plan_pull(client, parse("me/merged"))
+    assert [file.path for file in pulled.pinned.files] == list(reversed(FILES))
+    assert set(pushed.changed) == {*FILES, *STALE, "adapter_model.bin"}
+    assert set(server.api.list_repo_files("me/merged")) == {*FILES, ".gitattributes"}
+    assert (again.unchanged, again.commit, again.notes) == (True, pushed.commit, ())
+    assert len(commits(server)) == 4  # the repo's own, a push, the pickle, a push
+
+
+def test_what_only_an_older_result_has_is_a_change(server, client, with_heads):
+    push(client, with_heads, "me/merged")
+    (with_heads / "heads/mnli.safetensors").unlink()
+
+    planned = push(client, with_heads, "me/merged", dry_run=True)
+    there = server.api.list_repo_files("me/merged")
+    pushed = push(client, with_heads, "me/merged")
+
+    assert planned.changed == pushed.changed == ("heads/mnli.safetensors",)
+    assert planned.notes == ("removes what an older result left: heads/mnli.safetensors",)
+    assert planned.notes[0] in pushed.notes
+    assert set(there) - set(server.api.list_repo_files("me/merged")) == {"heads/mnli.safetensors"}
+
+
+def test_what_others_put_beside_a_result_stays(server, client, adapter, with_heads):
+    server.api.create_repo("me/merged")
+    theirs = {
+        "README.md",
+        "LICENSE",
+        "tokenizer.json",
+        "heads/note.txt",
+        "old/loramerge.json",
+        "old/heads/a.safetensors",
+    }
+    for path in theirs:
+        server.api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo=path, repo_id="me/merged")
+    push(client, with_heads, "me/merged")
+
+    pushed = push(client, adapter, "me/merged")
+
+    assert set(pushed.changed) == {*FILES, *STALE}
+    assert theirs < set(server.api.list_repo_files("me/merged"))
+
+
+def test_an_answer_lost_after_files_were_removed_does_not_commit_twice(server, client, with_heads):
+    push(client, with_heads, "me/merged")
+    (with_heads / "loramerge.json").unlink()
+    server.faults.drop("POST /api/models/me/merged/commit/")
+
+    pushed = push(client, with_heads, "me/merged")
+
+    assert pushed.commit == server.api.model_info("me/merged").sha
+    assert len(commits(server)) == 3
 
 
 def test_only_the_files_of_an_adapter_are_sent(server, client, adapter):

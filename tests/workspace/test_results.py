@@ -335,3 +335,30 @@ def program(body: str, become: int | None = None) -> str:
         "    print(error)",
     ]
     return "\n".join(lines)
+
+
+def test_an_output_that_appears_meanwhile_is_not_lost(tmp_path):
+    out = tmp_path / "out"
+
+    def write() -> None:
+        with new_folder(out) as folder:
+            (folder / "new").write_text("new")
+            out.mkdir()
+            (out / "precious").write_text("mine")
+
+    with pytest.raises(OutputExists):
+        write()
+
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_a_training_folder_is_not_replaced(tmp_path):
+    out = tmp_path / "run"
+    (out / "checkpoint-100").mkdir(parents=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors", "checkpoint-100/optimizer.pt"):
+        (out / name).write_text("x")
+
+    with pytest.raises(OutputExists, match="not a result"), new_folder(out, force=True):
+        pass
+
+    assert (out / "checkpoint-100/optimizer.pt").exists()

@@ -27,4 +27,4 @@ def command(units: Path, folder: Path, keep: str | None, force: bool) -> None:
         from loramerge import api
 
         made = api.assemble(work, units, folder, keep=keep, force=force)
-        out.result("Assembled", vars(made), id="path")
+        out.result("Assembled", made.facts, id="path", notes=made.notes)

@@ -27,5 +27,5 @@ def command(ref: str, folder: Path, force: bool, allow_pickle: bool) -> None:
         from loramerge import api
 
         made = api.decompose(work, ref, folder, force=force, allow_pickle=allow_pickle)
-        out.result("Decomposed", vars(made), id="path")
+        out.result("Decomposed", made.facts, id="path", notes=made.notes)
         out.hint(f"loramerge assemble {made.path} -o whole --keep 'share>0.01'")

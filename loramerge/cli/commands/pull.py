@@ -18,7 +18,7 @@ from loramerge.cli._session import session
 @opt.sources
 @click.option("--as", "name", metavar="NAME", help="What to call it here (one REF only).")
 @click.option("--to", type=click.Path(path_type=Path), metavar="DIR", help="Also copy the files into DIR/NAME.")
-@click.option("--frozen", is_flag=True, help="Without REF: fail if a tag or branch no longer means what the lock pins.")
+@click.option("--frozen", is_flag=True, help="Fail if a tag or branch no longer means what the lock pins.")
 @click.option("--dry-run", is_flag=True, help="Check everything that a header tells; download nothing.")
 @opt.allow_pickle
 def command(

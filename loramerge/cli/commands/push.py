@@ -31,6 +31,5 @@ def command(refs: tuple[str, ...], private: bool, pr: bool, message: str | None,
                 "changed": len(sent.changed),
             },
             id="id",
+            notes=sent.notes,
         )
-        for note in sent.notes:
-            out.note(note)

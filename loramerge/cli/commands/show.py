@@ -19,6 +19,4 @@ def command(ref: str, allow_pickle: bool) -> None:
         from loramerge import api
 
         shown = api.show(work, ref, allow_pickle=allow_pickle)
-        out.record(shown.facts, more=("families", shown.families), id="name")
-        for note in shown.notes:
-            out.note(note)
+        out.record(shown.facts, more=("families", shown.families), id="name", notes=shown.notes)

@@ -39,14 +39,15 @@ def batch(call: Call) -> Response:
     if upload := field(body, "operation", str) == "upload":
         call.login()
     parts = "multipart" in field(body, "transfers", list, [])
-    answers = []
+    answers: dict[str, dict[str, Any]] = {}  # two files of one content are one object, to be sent once
     for value in objects(body, "objects"):
         oid, size = field(value, "oid", str), field(value, "size", int)
         call.hub.blobs.path(oid)
         action = _upload(call, repo, oid, size, parts) if upload else _download(call, repo, oid, size)
-        answers.append({"oid": oid, "size": size, **action})
-    transfer = "multipart" if any("chunk_size" in _header(item) for item in answers) else "basic"
-    return JSONResponse({"transfer": transfer, "objects": answers, "hash_algo": "sha256"}, media_type=_MEDIA)
+        answers[oid] = {"oid": oid, "size": size, **action}
+    found = list(answers.values())
+    transfer = "multipart" if any("chunk_size" in _header(item) for item in found) else "basic"
+    return JSONResponse({"transfer": transfer, "objects": found, "hash_algo": "sha256"}, media_type=_MEDIA)
 
 
 def _header(item: dict[str, Any]) -> dict[str, str]:

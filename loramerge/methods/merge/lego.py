@@ -254,12 +254,13 @@ def _energy(delta: LowRank, units: Units, weighted: Sequence[LowRank]) -> float:
     return min(1.0, inner(delta, units.lowrank()) ** 2 / size) if size > 0 else 0.0
 
 
-def _check(options: Options, ranks: Sequence[Sequence[int]]) -> None:
+def _check(options: Sequence[Options], ranks: Sequence[Sequence[int]]) -> None:
     """Refuses a k above the units of every module: nothing would be clustered."""
     most = max(sum(module) for module in ranks)
-    if options.k > most:
+    if all(chosen.k > sum(module) for chosen, module in zip(options, ranks, strict=True)):
+        least = min(chosen.k for chosen in options)
         raise BadOption(
-            f"k is {options.k}, but no module has more than {most} units.", hint=f"--k {most}, or merge --method cat"
+            f"k is {least}, but no module has more than {most} units.", hint=f"--k {most}, or merge --method cat"
         )
 
 

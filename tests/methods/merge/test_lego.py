@@ -358,10 +358,10 @@ def test_less_than_one_is_refused(bad):
 
 def test_a_k_above_the_units_of_every_module_is_refused():
     with pytest.raises(BadOption, match="no module has more than 20 units") as refusal:
-        METHOD.check(Options(k=21), [[8, 4], [8, 8, 4]])
+        METHOD.check([Options(k=21), Options(k=30)], [[8, 4], [8, 8, 4]])
 
     assert "--k 20" in refusal.value.hint
-    assert METHOD.check(Options(k=20), [[8, 4], [8, 8, 4]]) is None
+    assert METHOD.check([Options(k=99), Options(k=20)], [[8, 4], [8, 8, 4]]) is None
 
 
 def test_a_planner_knows_the_rank():
