@@ -235,7 +235,7 @@ def _loopback() -> Iterator[None]:
     huggingface_hub reads the latter once, when it is first imported.
     """
     before = dict(os.environ)
-    direct = ",".join(filter(None, (before.get("no_proxy") or before.get("NO_PROXY"), "127.0.0.1")))
+    direct = ",".join(filter(None, (before.get("no_proxy") or before.get("NO_PROXY"), "127.0.0.1", "localhost")))
     os.environ.update(no_proxy=direct, NO_PROXY=direct)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ.pop(name, None)
