@@ -138,7 +138,11 @@ def _check_target(session: Session, work: Prepared, target: Path) -> None:
     for one in work.opened:
         folder = one.folder.resolve()
         if folder == target or folder in target.parents or target in folder.parents:
-            raise BadOption(f"The output would take the place of the input {one.adapter.name!r}.", where=str(target))
+            raise BadOption(
+                f"The output would take the place of the input {one.adapter.name!r}.",
+                where=str(target),
+                hint="another -o",
+            )
 
 
 def _typed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
