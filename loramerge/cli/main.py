@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
@@ -92,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         message, where, hint, code = _errors.describe(error)
         output(settings).error(message, where, hint, code)
-        if code == _errors.INTERRUPTED and threading.active_count() > 1:
-            os._exit(code)  # a thread that waits for a server would be waited for
+        if code == _errors.INTERRUPTED:
+            # All is undone by now; threads that wait for a server, and workers interrupted too, are not waited for.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code if isinstance(code, int) else 0)

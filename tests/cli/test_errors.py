@@ -133,7 +133,7 @@ def test_what_nobody_foresaw_names_its_class_and_where_to_look():
         ("log my-own-lora", 3, ["was not made by loramerge"]),
         ("--offline pull acme/other", 6, ["--offline forbids"]),
         ("--endpoint http://127.0.0.1:9 show acme/math-lora@v9", 6, ["127.0.0.1:9"]),
-        ("merge -o my-own-lora", 2, ["'my-own-lora' is the name of a source"]),
+        ("merge -o my-own-lora", 2, ["take the place of the input 'my-own-lora'"]),
     ],
 )
 def test_a_mistake_is_told_in_three_lines_at_most(run, work, line, code, said):
