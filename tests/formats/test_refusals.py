@@ -70,9 +70,9 @@ CONFIGS = {
     "a pattern of 2000 characters": (
         {"alpha_pattern": {"q" * 2000: 1}},
         BadConfig,
-        "regular expressions that are taken",
+        "no regular expression that PEFT takes",
     ),
-    "a pattern with lookaround": ({"rank_pattern": {"(?=q)q": 2}}, BadConfig, "regular expressions that are taken"),
+    "a pattern that is none": ({"rank_pattern": {"(q": 2}}, BadConfig, "no regular expression that PEFT takes"),
     "a flag that is a text": ({"use_rslora": "yes"}, BadConfig, "use_rslora is 'yes', which is not true or false"),
     "a bias nobody knows": ({"bias": "some"}, BadConfig, "bias is 'some', which is not none, all or lora_only"),
     "targets as a number": ({"target_modules": 3}, BadConfig, "target_modules is 3"),
