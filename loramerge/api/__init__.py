@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from loramerge.api.making import recipe_of as recipe_of
     from loramerge.api.opening import open_ref as open_ref
     from loramerge.api.publish import push as push
+    from loramerge.api.pulling import pull as pull
     from loramerge.api.session import Session as Session
     from loramerge.api.sources import listing as listing
-    from loramerge.api.sources import pull as pull
     from loramerge.api.sources import remove as remove
     from loramerge.api.sources import search as search
     from loramerge.api.sources import verify as verify
@@ -48,7 +48,7 @@ _WHERE = {
     "merge": "making",
     "open_ref": "opening",
     "planned": "making",
-    "pull": "sources",
+    "pull": "pulling",
     "push": "publish",
     "rebuild": "lineage",
     "recipe_of": "making",

@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loramerge.api.pulling import fetch
 from loramerge.core.provenance import FilePin, Parent, changed, pin
 from loramerge.errors import BadOption, IntegrityError, UsageError
 from loramerge.formats._format import open_adapter
@@ -59,7 +60,7 @@ def short_name(ref: str) -> str:
         return _fit(named.name or named.resolve().name)
     last = ref.rstrip("/").rpartition("/")[2]
     folder = ref.rpartition(":")[2] if ":" in last else ""
-    return folder.rpartition("/")[2] or last.partition("@")[0] or ref
+    return _fit(folder.rpartition("/")[2] or last.partition("@")[0] or ref)
 
 
 def _fit(name: str) -> str:
@@ -89,20 +90,24 @@ def open_ref(
 def open_all(
     session: Session, items: Sequence[Ingredient], *, allow_pickle: bool = False, headers_only: bool = False
 ) -> list[Opened]:
-    """Open all adapters of a recipe, in its order. Raises UsageError where there are none, or one twice."""
+    """Open all adapters of a recipe, in its order. Raises UsageError where there are none."""
     if not items:
         raise UsageError(
             "There are no adapters to work on.",
             where=str(session.workspace.root),
             hint="loramerge pull USER/ADAPTER, or name some",
         )
-    bad = [item.name for item in items if item.name is not None and not is_name(item.name)]
-    if bad:
-        raise BadOption(f"{bad[0]!r} cannot be the name of an adapter.", hint="letters, digits, -")
     how = {"allow_pickle": allow_pickle, "headers_only": headers_only}
     opened = [open_ref(session, item.ref, name=item.name, **how) for item in items]
     names = distinct([one.adapter.name for one in opened])
     return [_named(one, name) for one, name in zip(opened, names, strict=True)]
+
+
+def check_names(adapters: Sequence[Adapter]) -> None:
+    """Raises BadOption for a name that cannot be part of a file's: recipes and records name adapters too."""
+    for adapter in adapters:
+        if not is_name(adapter.name):
+            raise BadOption(f"{adapter.name!r} cannot be the name of an adapter.", hint="letters, digits, -")
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -149,10 +154,11 @@ def _from_entry(session: Session, entry: Entry, name: str | None, allow_pickle: 
 
 
 def _from_hub(session: Session, ref: HubRef, name: str | None, allow_pickle: bool) -> Opened:
-    from loramerge.api.sources import fetch
+    from loramerge.hub.pull import plan_pull
 
-    remote, folder, pins = fetch(session, ref, allow_pickle=allow_pickle)
-    adapter = open_adapter(folder, name=name or ref.name, allow_pickle=allow_pickle)
+    remote = plan_pull(session.hub, ref, allow_pickle=allow_pickle)
+    folder, pins = fetch(session, remote.pinned)
+    adapter = open_adapter(folder, name=name or _fit(ref.name), allow_pickle=allow_pickle)
     origin = Parent(
         adapter.name,
         1.0,
@@ -172,5 +178,5 @@ def _listed(session: Session, ref: HubRef, name: str | None, allow_pickle: bool)
     adapter = plan_pull(session.hub, ref, allow_pickle=allow_pickle).adapter
     if adapter is None:
         return _from_hub(session, ref, name, allow_pickle)
-    adapter = replace(adapter, name=name or ref.name)
+    adapter = replace(adapter, name=name or _fit(ref.name))
     return Opened(adapter, Path(), Parent(adapter.name, 1.0, repo=ref.repo))

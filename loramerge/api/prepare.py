@@ -45,16 +45,21 @@ class Prepared:
         return parse(MERGE[self.recipe.method].options, self.recipe.options)
 
 
-def prepare(session: Session, recipe: Recipe, *, headers_only: bool = False) -> Prepared:
-    """Open the adapters, check that they go together, and plan. Reads headers only.
+def prepare(
+    session: Session, recipe: Recipe, opened: Sequence[Opened] | None = None, *, headers_only: bool = False
+) -> Prepared:
+    """Open the adapters (unless they are `opened` already), check that they go together, and plan.
 
-    With `headers_only` what is on a Hub stays there, so that nothing of it can be loaded afterwards.
+    Reads headers only. With `headers_only` what is on a Hub stays there, so that nothing of it can be
+    loaded afterwards.
     """
     method = MERGE[recipe.method]
     if method.rank == "own" and recipe.rank != "max":
         raise BadOption(f"{recipe.method} decides its rank itself, so --rank does not apply.", hint="--method linear")
-    opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle, headers_only=headers_only)
+    if opened is None:
+        opened = opening.open_all(session, recipe.adapters, allow_pickle=recipe.allow_pickle, headers_only=headers_only)
     adapters = [one.adapter for one in opened]
+    opening.check_names(adapters)
     check_policy(adapters, recipe.extras)
     base, notes = _common_base(adapters, recipe)
     numbers = weights.resolve(

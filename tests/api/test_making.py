@@ -376,7 +376,7 @@ def test_a_name_that_is_taken_by_a_number_is_not_given_again(session, make_adapt
     assert [parent.name for parent in read_record(made.path).lineage.parents] == ["a", "a-2", "a-2-2"]
 
 
-@pytest.mark.parametrize("name", ["../../evil", "a/b", "a b", "", "\x1b[31m"])
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "a b", "\x1b[31m"])
 def test_a_recipe_cannot_name_an_adapter_into_another_folder(session, heads, name):
     recipe = Recipe(tuple(Ingredient(str(folder), None, name) for folder in heads))
 
