@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge import recipe as recipes
 from loramerge.api import result
-from loramerge.api.opening import open_ref
+from loramerge.api.opening import Opened, open_ref
 from loramerge.api.prepare import prepare
-from loramerge.core.provenance import Parent, changed, digest, sha256_file
+from loramerge.core.provenance import Parent, digest, sha256_file
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError
+from loramerge.formats._format import open_adapter
 from loramerge.workspace.results import read_record
 
 if TYPE_CHECKING:
@@ -63,14 +64,13 @@ def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[d
     """
     opened = open_ref(session, ref)
     record = read_record(opened.folder)
-    recipe = _pinned_recipe(record.recipe, record.lineage.parents, str(opened.folder))
-    # Whoever wrote the record does not decide what is read here.
-    recipe = replace(recipe, allow_pickle=allow_pickle)
+    parents = record.lineage.parents
+    # Whoever wrote the record does not decide whether pickles are read.
+    recipe = replace(_weighted_recipe(record.recipe, parents, str(opened.folder)), allow_pickle=allow_pickle)
     with tempfile.TemporaryDirectory(prefix="loramerge-rebuild-") as scratch:
-        work = prepare(session, recipe)
-        work = replace(work, opened=[_held(one, p) for one, p in zip(work.opened, record.lineage.parents, strict=True)])
+        held = [_reopened(session, parent, allow_pickle) for parent in parents]
         target = Path(scratch) / opened.folder.name
-        result.write(session, work, target)
+        result.write(session, prepare(session, recipe, held), target)
         rows = [_compared(opened.folder, target, name) for name in _COMPARED]
     wrong = [row["file"] for row in rows if not row["same"]]
     if wrong:
@@ -125,8 +125,8 @@ def _at_hand(session: Session, parent: Parent) -> Path | None:
         return None  # what the record names is no repo
 
 
-def _pinned_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
-    """The recorded recipe with each adapter named by its pin and given the weight it had."""
+def _weighted_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
+    """The recorded recipe with each adapter given the name and the weight it had."""
     recipe = recipes.from_mapping(dict(recorded), where)
     if len(recipe.adapters) != len(parents):
         raise BadConfig("The record's recipe and its lineage list different adapters.", where=where)
@@ -141,13 +141,14 @@ def _ref(parent: Parent) -> str:
     return path if path.startswith(("/", "../", "./")) else f"./{path}"
 
 
-def _held(opened: Any, parent: Parent) -> Any:
-    """An open adapter held to what the lineage says of its bytes."""
-    if differences := changed(opened.folder, parent.files):
-        raise IntegrityError(
-            f"The parent {parent.name!r} is not what it was: {'; '.join(differences)}.", where=str(opened.folder)
-        )
-    return opened
+def _reopened(session: Session, parent: Parent, allow_pickle: bool) -> Opened:
+    """A parent, held to the hashes of the lineage; the Hub is asked only for what is not in the cache."""
+    folder = _at_hand(session, parent) if parent.repo else None
+    if folder is None:
+        opened = open_ref(session, _ref(parent), name=parent.name, allow_pickle=allow_pickle)
+    else:
+        opened = Opened(open_adapter(folder, name=parent.name, allow_pickle=allow_pickle), folder, parent)
+    return replace(opened, origin=parent, pins=parent.files)
 
 
 def _compared(recorded: Path, rebuilt: Path, name: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def read_record(folder: Path) -> Record:
             raise BadConfig("The record is too long to be one.", where=str(path))
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise BadConfig("This folder was not made by loramerge: it has no record.", where=str(path)) from None
+        raise BadConfig("There is no record of how this was made.", where=str(path)) from None
     except (ValueError, RecursionError, OSError) as error:
         raise BadConfig(f"The record cannot be read: {error}.", where=str(path)) from None
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:

@@ -130,7 +130,7 @@ def test_what_nobody_foresaw_names_its_class_and_where_to_look():
         ("show ./nothing", 5, ["no such folder"]),
         ("show acme/nothing", 5, ["acme/nothing"]),
         ("show not//a//repo", 2, ["is not a repo of the Hub"]),
-        ("log my-own-lora", 3, ["was not made by loramerge"]),
+        ("log my-own-lora", 3, ["no record of how this was made"]),
         ("--offline pull acme/other", 6, ["--offline forbids"]),
         ("--endpoint http://127.0.0.1:9 show acme/math-lora@v9", 6, ["127.0.0.1:9"]),
         ("merge -o my-own-lora", 2, ["take the place of the input 'my-own-lora'"]),
