@@ -14,15 +14,17 @@ S are the singular values of ΔW, largest first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Literal
 
 from loramerge.errors import BadOption
 
 Kind = Literal["fixed", "max", "sum", "energy", "sv-fro", "sv-ratio", "elbow"]
 
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?", re.ASCII)
 _HINT = "16, max, sum, energy:0.95, sv-fro:0.97, sv-ratio:100, elbow"
 
 
@@ -65,13 +67,12 @@ class RankRule:
 def parse(text: str | int) -> RankRule:
     """A rule from its text; raises BadOption."""
     kind, colon, value = str(text).strip().partition(":")
-    try:
-        if kind.isdigit() and not colon:
-            return RankRule("fixed", int(kind))
-        if kind in get_args(Kind) and bool(colon) == (kind in ("energy", "sv-fro", "sv-ratio")):
-            return RankRule(kind, float(value) if colon else 0.0)  # type: ignore[arg-type]
-    except ValueError:
-        pass
+    if kind.isdecimal() and not colon:
+        return RankRule("fixed", int(kind))
+    if kind in ("max", "sum", "elbow") and not colon:
+        return RankRule(kind)  # type: ignore[arg-type]
+    if kind in ("energy", "sv-fro", "sv-ratio") and _NUMBER.fullmatch(value):
+        return RankRule(kind, float(value))  # type: ignore[arg-type]
     raise BadOption(f"{text!r} is not a rank.", hint=_HINT)
 
 
