@@ -24,3 +24,8 @@ def change_tensors(folder: Path, change: Callable[[Tensors], Tensors]) -> Tensor
     changed = change(load_file(folder / WEIGHTS))
     save_file(changed, folder / WEIGHTS, {"format": "pt"})
     return changed
+
+
+def rename_tensors(folder: Path, name: Callable[[str], str]) -> None:
+    """Store every tensor under what `name` makes of its own."""
+    change_tensors(folder, lambda tensors: {name(key): tensor for key, tensor in tensors.items()})

@@ -24,10 +24,10 @@ class Output:
     mode: str = "human"
     _bars: Bars | None = None
 
-    def table(self, rows: Sequence[Row], *, id: str, title: str = "") -> None:
-        """Rows of data: a table, a JSON array, or the `id` column alone."""
+    def table(self, rows: Sequence[Row], *, id: str, title: str = "", data: Any = None) -> None:
+        """Rows of data: a table, a JSON array (or `data` instead), or the `id` column alone."""
         if self.mode == "json":
-            self._json(list(rows))
+            self._json(list(rows) if data is None else data)
         elif self.mode == "quiet":
             for row in rows:
                 self._line(str(row[id]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,8 +103,10 @@ def test_no_model_type_belongs_to_two_architectures():
 
 @pytest.mark.parametrize("scheme", architectures().values(), ids=lambda scheme: scheme.name)
 def test_patterns_are_well_formed(scheme):
-    for pattern, _ in scheme.patterns:
-        matches(pattern, "model.layers.0.x")
+    names = {pattern: re.sub(r"\[(\d+)-\d+]", r"\1", pattern).replace("*", "x") for pattern, _ in scheme.patterns}
+
+    assert [name for name in names.values() if not re.fullmatch(r"\w+(\.\w+)*", name)] == []
+    assert [pattern for pattern, name in names.items() if not matches(pattern, name)] == []
 
 
 @pytest.mark.parametrize(

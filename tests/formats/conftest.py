@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import peft
 import pytest
 import torch
+from adapters import CONFIG, WEIGHTS
+from safetensors.torch import save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -148,3 +151,15 @@ class Loaded:
 def peft_loads() -> Callable[[Path, str], Loaded]:
     """peft_loads(folder, kind) -> what PEFT makes of the adapter in a folder."""
     return lambda folder, kind: Loaded(folder, base(kind))
+
+
+@pytest.fixture
+def merged_linear(tmp_path: Path) -> Path:
+    """The folder of an adapter of q and v as PEFT's MergedLinear, long gone, saved them."""
+    folder = tmp_path / "merged-linear"
+    folder.mkdir()
+    known = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["qkv"]}
+    (folder / CONFIG).write_text(json.dumps({**known, "enable_lora": [True, False, True]}))
+    tensors = {"h.0.qkv.lora_A.weight": torch.randn(4, 5), "h.0.qkv.lora_B.weight": torch.randn(12, 2, 1)}
+    save_file(tensors, folder / WEIGHTS)
+    return folder

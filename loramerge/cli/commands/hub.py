@@ -31,7 +31,9 @@ def serve(root: Path, host: str, port: int, user: str, token: str | None) -> Non
     out = sink()
 
     def ready(running: Running) -> None:
-        out.result("Serving", vars(running), id="endpoint")
-        out.hint(f"export HF_ENDPOINT={running.endpoint} HF_TOKEN={running.token}")
+        token = running.token or None
+        kept = f"The token of {running.user!r} was shown at the first start; --token hf_… adds another."
+        out.result("Serving", {**vars(running), "token": token}, id="endpoint", notes=[] if token else [kept])
+        out.hint(f"export HF_ENDPOINT={running.endpoint}" + (f" HF_TOKEN={token}" if token else ""))
 
     run(root, host=host, port=port, user=user, token=token, ready=ready)

@@ -20,7 +20,7 @@ def command(ref: str, modules: bool, allow_pickle: bool) -> None:
         from loramerge import api
 
         found = api.inspect(work, ref, allow_pickle=allow_pickle)
-        rows = found.modules if modules or out.mode == "json" else found.families
-        out.table(rows, id="module" if modules else "family")
+        rows, id = (found.modules, "module") if modules else (found.families, "family")
+        out.table(rows, id=id, data=vars(found))
         for note in found.notes:
             out.note(note)

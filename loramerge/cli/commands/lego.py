@@ -20,7 +20,7 @@ from loramerge.cli._making import make
 @click.option("--features", type=click.Choice(["raw", "normalized", "product"]), help="What is compared.")
 @click.option("--gauge", type=click.Choice(["raw", "balanced", "signed"]), help="How units are made comparable.")
 @click.option("--ref-rank", metavar="mean|max|min|N", help="r in √(r/k).")
-@click.option("--n-init", type=click.IntRange(1), metavar="N", help="Starts of k-means.")
+@click.option("--n-init", type=click.IntRange(1), metavar="N", help="Starts of k-means; up to 10 N on small problems.")
 @opt.making
 def command(refs: tuple[str, ...], k: int, k_for: tuple[str, ...], preset: str | None, **values: Any) -> None:
     """Merge by LoRA-LEGO: pool rank-one units, cluster them, keep K centroids per module.

@@ -110,13 +110,19 @@ def test_access_to_a_gated_repo_is_granted_to_a_user(api, other, nobody, adapter
         api.grant_access(repo, "stranger")
 
 
-def test_a_gate_is_opened_again(api, nobody, adapter):
-    repo, _ = adapter
+def test_a_gate_is_opened_again(api, other, nobody, adapter, tmp_path):
+    repo, files = adapter
+    strangers = {"other": other, "nobody": nobody}
     api.update_repo_settings(repo, gated="auto")
+    for stranger in strangers.values():
+        with pytest.raises(GatedRepoError):
+            stranger.hf_hub_download(repo, "README.md", cache_dir=tmp_path / "shut")
 
     api.update_repo_settings(repo, gated=False)
 
-    nobody.auth_check(repo)
+    for name, stranger in strangers.items():
+        path = stranger.hf_hub_download(repo, "README.md", cache_dir=tmp_path / name)
+        assert Path(path).read_bytes() == files["README.md"]
 
 
 @pytest.mark.parametrize("setting", [{"gated": "sometimes"}, {"gated": True}, {"gated": []}, {"visibility": "hidden"}])
