@@ -27,13 +27,16 @@ Bounds = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name → dtype and shape, of which each side may turn out smaller but not larger."""
 
 
-def write_stream(path: Path, bounds: Bounds, tensors: Iterable[tuple[str, Tensor]]) -> None:
+def write_stream(
+    path: Path, bounds: Bounds, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write the tensors of `bounds`, each exactly once, as they come; none is kept.
 
     Tensors of larger elements go before those of smaller ones, so that all are aligned. Nothing but
-    {"format": "pt"} stands in the metadata: the same tensors give the same file.
+    {"format": "pt"} and `metadata` stands in the metadata: the same tensors give the same file.
     """
-    room = _room(bounds)
+    metadata = {"format": "pt", **(metadata or {})}
+    room = _room(bounds, metadata)
     with path.open("wb") as file, ExitStack() as stack:
         file.write(b" " * (8 + room))
         parts = _Parts(file, max(BITS[dtype] for dtype, _ in bounds.values()) // 8, stack)
@@ -45,25 +48,25 @@ def write_stream(path: Path, bounds: Bounds, tensors: Iterable[tuple[str, Tensor
         entries = parts.join()
         assert entries.keys() == bounds.keys(), set(bounds) ^ set(entries)
         file.seek(0)
-        file.write(room.to_bytes(8, "little") + _encode(entries))
+        file.write(room.to_bytes(8, "little") + _encode(entries, metadata))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _room(bounds: Bounds) -> int:
+def _room(bounds: Bounds, metadata: Mapping[str, str]) -> int:
     """Bytes of the longest header there could be, rounded up to eight."""
     total = sum(BITS[dtype] * math.prod(shape) // 8 + 8 for dtype, shape in bounds.values())
     longest = max(BITS, key=len)
     entries = {name: _describe(longest, shape, total, total) for name, (_, shape) in bounds.items()}
-    return -(-len(_encode(entries)) // 8) * 8
+    return -(-len(_encode(entries, metadata)) // 8) * 8
 
 
 def _describe(dtype: str, shape: tuple[int, ...], begin: int, end: int) -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
 
 
-def _encode(entries: Mapping[str, Any]) -> bytes:
-    return json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":")).encode()
+def _encode(entries: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    return json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
 
 
 class _Parts:

@@ -1,0 +1,1 @@
+"""What runs a base model: texts in, statistics out."""
