@@ -6,6 +6,7 @@
     │   ├── UnknownName           no plugin, command or adapter has that name (near names offered)
     │   ├── AmbiguousName         one short name, two adapters
     │   ├── MissingExtra          an optional dependency is not installed
+    │   ├── NeedsData             a method needs statistics that nobody gave it
     │   └── OutputExists          the output folder is there already
     ├── FormatError            3  a file is not what it should be
     │   ├── UnknownFormat         no reader takes it
@@ -74,6 +75,10 @@ class AmbiguousName(UsageError):
 
 class MissingExtra(UsageError):
     """An optional dependency is not installed."""
+
+
+class NeedsData(UsageError):
+    """A method needs statistics that nobody gave it."""
 
 
 class OutputExists(UsageError):

@@ -16,6 +16,11 @@ from loramerge.errors import BadConfig, BadOption, UsageError
 _LIMIT = 1_000_000
 
 
+def _check_weight(weight: Any, where: str) -> None:
+    if not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise BadOption(f"A weight of {weight} has no meaning.", where=where, hint="0.3")
+
+
 @dataclass(frozen=True)
 class Ingredient:
     """One adapter of a recipe: how it is named, what it counts for (None: the method's default)."""
@@ -25,39 +30,69 @@ class Ingredient:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.weight is not None and not math.isfinite(self.weight):
-            raise BadOption(f"A weight of {self.weight} has no meaning.", where=self.ref, hint="0.3")
+        if self.weight is not None:
+            _check_weight(self.weight, self.ref)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What holds for modules whose canonical name matches; what a rule does not say is as everywhere.
+
+    With another `method` only its own `options` hold, else they replace single ones. `weights` are by the
+    names of adapters.
+    """
+
+    match: str
+    method: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    rank: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            _check_weight(weight, name)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One call of `merge`. `modules` maps patterns to options that replace `options` there.
+    """One call of `merge`. `modules` are rules of which the first that matches a module holds for it.
 
-    `aliases` are further names of one base model, NAME to PATH; `profile` restricts the files to what
-    a runtime takes ("vllm": one rank everywhere).
+    `rescale`: "norm" gives each module's result the mean norm of its inputs, before `scale`. `data` names a
+    file of statistics for an adapter, `metric` one by which truncation is measured. `aliases` are further
+    names of one base model, NAME to PATH; `base_weights` is where its weights are, for DoRA; `profile`
+    restricts the files to what a runtime takes ("vllm": one rank everywhere).
     """
 
     adapters: tuple[Ingredient, ...]
     method: str = "linear"
     options: Mapping[str, Any] = field(default_factory=dict)
-    modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    modules: tuple[Rule, ...] = ()
     rank: str = "max"
     weights: Literal["mean", "sqrt", "sum"] | None = None
     normalize: bool = False
     scale: float = 1.0
+    rescale: Literal["norm", "none"] = "none"
     seed: int = 0
     dtype: Literal["F64", "F32", "F16", "BF16"] | None = None
     extras: str = "auto"
     dora: Literal["error", "factors"] = "error"
     base: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    base_weights: str | None = None
     allow_base_mismatch: bool = False
     allow_pickle: bool = False
     profile: Literal["vllm"] | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.scale):
             raise BadOption(f"A scale of {self.scale} has no meaning.", hint="0.5")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of statistics it names."""
+        return (*self.data.values(), *([self.metric] if self.metric else []))
 
 
 def read(path: Path) -> Recipe:
@@ -85,7 +120,7 @@ def from_mapping(found: Any, where: str = "recipe") -> Recipe:
         if not isinstance(values.get("adapters"), list):
             raise BadOption("A recipe lists its adapters.", hint="adapters: [{ref: ./a}, {ref: ./b}]")
         adapters = tuple(map(_ingredient, values["adapters"]))
-        return options.parse(Recipe, {**values, "adapters": adapters, "modules": _modules(values.get("modules") or [])})
+        return options.parse(Recipe, {**values, "adapters": adapters, "modules": rules(values.get("modules") or [])})
     except BadOption as error:
         raise BadConfig(error.message, where=where, hint=error.hint) from None
 
@@ -100,9 +135,9 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     for name in (f.name for f in fields(Recipe)):
         value = getattr(recipe, name)
         if name not in ("adapters", "method", "modules") and value != getattr(default, name):
-            plain[name] = dict(value) if isinstance(value, Mapping) else value
+            plain[name] = _plain(value)
     if recipe.modules:
-        plain["modules"] = [{"match": match, "options": dict(o)} for match, o in recipe.modules.items()]
+        plain["modules"] = [{k: _plain(v) for k, v in vars(rule).items() if v} for rule in recipe.modules]
     return plain
 
 
@@ -126,14 +161,6 @@ class _Loader(yaml.SafeLoader):
         return found
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """One item of `modules`."""
-
-    match: str
-    options: Mapping[str, Any]
-
-
 def _table(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadOption(f"A mapping is wanted here, not {type(value).__name__}.")
@@ -144,9 +171,13 @@ def _ingredient(item: Any) -> Ingredient:
     return Ingredient(item) if isinstance(item, str) else options.parse(Ingredient, _table(item))
 
 
-def _modules(items: Any) -> dict[str, Mapping[str, Any]]:
-    rules = [options.parse(_Rule, _table(item)) for item in (items if isinstance(items, list) else [items])]
-    made = {rule.match: rule.options for rule in rules}
-    if len(made) < len(rules):
+def rules(items: Any) -> tuple[Rule, ...]:
+    """Rules from plain values; raises BadOption, also where a pattern stands twice."""
+    made = tuple(options.parse(Rule, _table(item)) for item in (items if isinstance(items, list) else [items]))
+    if len({rule.match for rule in made}) < len(made):
         raise BadOption("A pattern of modules is given twice.", hint="the first match wins")
     return made
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loramerge.errors import BadConfig, BadOption, UsageError
-from loramerge.recipe import Ingredient, Recipe, dump, from_mapping, read, to_mapping
+from loramerge.recipe import Ingredient, Recipe, Rule, dump, from_mapping, read, to_mapping
 
 ADAPTERS = "adapters: [./a, ./b]\n"
 
@@ -21,19 +21,24 @@ method: lego
 options: {k: 8, reweight: none}
 modules:
   - {match: "*.mlp.*", options: {k: 4}}
+  - {match: "*.q", method: ties, options: {density: 0.3}, weights: {math: 1.0, code-lora: 0}, rank: 16}
   - {match: "*", options: {gauge: raw}}
 rank: energy:0.9
 weights: sqrt
 normalize: true
 scale: 0.5
+rescale: norm
 seed: 3
 dtype: BF16
 extras: first:math
 dora: factors
 aliases: {a/b: ./base}
+base_weights: ./base
 allow_base_mismatch: true
 allow_pickle: yes
 profile: vllm
+data: {math: grams.safetensors}
+metric: all.safetensors
 """
 
 EXPECTED = Recipe(
@@ -45,19 +50,27 @@ EXPECTED = Recipe(
     ),
     method="lego",
     options={"k": 8, "reweight": "none"},
-    modules={"*.mlp.*": {"k": 4}, "*": {"gauge": "raw"}},
+    modules=(
+        Rule("*.mlp.*", options={"k": 4}),
+        Rule("*.q", "ties", {"density": 0.3}, {"math": 1.0, "code-lora": 0}, "16"),
+        Rule("*", options={"gauge": "raw"}),
+    ),
     rank="energy:0.9",
     weights="sqrt",
     normalize=True,
     scale=0.5,
+    rescale="norm",
     seed=3,
     dtype="BF16",
     extras="first:math",
     dora="factors",
     aliases={"a/b": "./base"},
+    base_weights="./base",
     allow_base_mismatch=True,
     allow_pickle=True,
     profile="vllm",
+    data={"math": "grams.safetensors"},
+    metric="all.safetensors",
 )
 
 
@@ -88,7 +101,7 @@ def test_a_number_is_a_rank(written):
 def test_order_of_rules_is_kept(written):
     rules = "modules: [{match: z, options: {}}, {match: a, options: {}}]"
 
-    assert list(read(written(ADAPTERS + rules)).modules) == ["z", "a"]
+    assert [rule.match for rule in read(written(ADAPTERS + rules)).modules] == ["z", "a"]
 
 
 def test_what_is_written_is_read_back(written):
@@ -110,7 +123,12 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
         adapters=st.lists(st.builds(Ingredient, NAMES, st.none() | NUMBERS, st.none() | NAMES)).map(tuple),
         method=NAMES,
         options=st.dictionaries(NAMES, NAMES | NUMBERS | st.booleans() | st.integers()),
-        modules=st.dictionaries(NAMES, st.dictionaries(NAMES, st.integers())),
+        modules=st.lists(
+            st.builds(
+                Rule, NAMES, options=st.dictionaries(NAMES, st.integers()), weights=st.dictionaries(NAMES, NUMBERS)
+            ),
+            unique_by=lambda rule: rule.match,
+        ).map(tuple),
         rank=NAMES,
         scale=NUMBERS,
         seed=st.integers(),
@@ -136,8 +154,11 @@ def _without_none(recipe):
         ("metod: lego", "no option 'metod'", "method"),
         ("zzz: 1", "no option 'zzz'", "adapters, method, options"),
         ("modules: [{match: '*', option: {k: 3}}]", "no option 'option'", "options"),
-        ("modules: [{match: '*', options: {}, method: lego}]", "no option 'method'", "match"),
-        ("modules: [{options: {k: 3}}]", "match is missing", "match, options"),
+        ("modules: [{match: '*', weights: {a: x}}]", "A weight of x has no meaning", ""),
+        ("modules: [{match: '*', weights: {a: .nan}}]", "A weight of nan has no meaning", ""),
+        ("modules: [{match: '*', weights: 1}]", "weights is 1, which is not a table", ""),
+        ("rescale: yes", "rescale is True", "norm, none"),
+        ("modules: [{options: {k: 3}}]", "match is missing", "match, method"),
         ("modules: [{match: '*', options: 3}]", "options is 3, which is not a table", ""),
         ("modules: [5]", "A mapping is wanted here, not int", ""),
         ("modules: [{match: q, options: {}}, {match: q, options: {}}]", "given twice", "the first match wins"),

@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loramerge.api.advising import advise as advise
+    from loramerge.api.comparing import compare as compare
     from loramerge.api.lineage import log as log
     from loramerge.api.lineage import rebuild as rebuild
     from loramerge.api.look import inspect as inspect
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from loramerge.api.making import planned as planned
     from loramerge.api.making import recipe_of as recipe_of
     from loramerge.api.opening import open_ref as open_ref
+    from loramerge.api.path import ema as ema
+    from loramerge.api.path import interpolate as interpolate
+    from loramerge.api.path import places as places
+    from loramerge.api.path import recipe_at as recipe_at
+    from loramerge.api.path import sweep as sweep
     from loramerge.api.publish import push as push
     from loramerge.api.pulling import pull as pull
     from loramerge.api.session import Session as Session
@@ -32,29 +39,38 @@ if TYPE_CHECKING:
     from loramerge.api.sources import remove as remove
     from loramerge.api.sources import search as search
     from loramerge.api.sources import verify as verify
+    from loramerge.api.statistics import stats as stats
     from loramerge.api.units import assemble as assemble
     from loramerge.api.units import decompose as decompose
 
 _WHERE = {
     "Merged": "making",
     "Session": "session",
+    "advise": "advising",
     "assemble": "units",
+    "compare": "comparing",
     "decompose": "units",
+    "ema": "path",
     "inspect": "look",
+    "interpolate": "path",
     "lego": "making",
     "listing": "sources",
     "log": "lineage",
     "make": "making",
     "merge": "making",
     "open_ref": "opening",
+    "places": "path",
     "planned": "making",
     "pull": "pulling",
     "push": "publish",
     "rebuild": "lineage",
+    "recipe_at": "path",
     "recipe_of": "making",
     "remove": "sources",
     "search": "sources",
     "show": "look",
+    "stats": "statistics",
+    "sweep": "path",
     "verify": "sources",
 }
 

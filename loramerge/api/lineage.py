@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge import recipe as recipes
 from loramerge.api import result
+from loramerge.api.basing import open_weights
 from loramerge.api.opening import Opened, open_ref
 from loramerge.api.prepare import prepare
-from loramerge.core.provenance import Parent, digest, sha256_file
+from loramerge.core.provenance import FilePin, Parent, changed, digest, sha256_file
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError
 from loramerge.formats._format import open_adapter
 from loramerge.workspace.results import read_record
@@ -66,7 +67,9 @@ def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[d
     record = read_record(opened.folder)
     parents = record.lineage.parents
     # Whoever wrote the record does not decide whether pickles are read.
-    recipe = replace(_weighted_recipe(record.recipe, parents, str(opened.folder)), allow_pickle=allow_pickle)
+    recipe = replace(_named_recipe(record.recipe, parents, str(opened.folder)), allow_pickle=allow_pickle)
+    _check_base(session, recipe, record.lineage.base_files)
+    _check_pins(session.workspace.root, record.lineage.statistics, "The statistics are")
     with tempfile.TemporaryDirectory(prefix="loramerge-rebuild-") as scratch:
         held = [_reopened(session, parent, allow_pickle) for parent in parents]
         target = Path(scratch) / opened.folder.name
@@ -82,6 +85,22 @@ def rebuild(session: Session, ref: str, *, allow_pickle: bool = False) -> list[d
             hint="; ".join(other) or "the result was changed after it was made",
         )
     return rows
+
+
+def _check_base(session: Session, recipe: Recipe, pins: Sequence[FilePin]) -> None:
+    """Raises IntegrityError where the weights of the base are not those of the record."""
+    if recipe.base_weights is None or not pins:
+        return
+    _check_pins(open_weights(session, recipe.base_weights).folder, pins, "The weights of the base are")
+
+
+def _check_pins(folder: Path, pins: Sequence[FilePin], what: str) -> None:
+    if differences := changed(folder, pins):
+        raise IntegrityError(
+            f"{what} not what was pinned: {'; '.join(differences)}.",
+            where=str(folder),
+            hint="put the recorded ones back",
+        )
 
 
 def _tree(
@@ -100,6 +119,7 @@ def _tree(
     made = f"{label} = {lineage.method}({said})"
     found = {**facts, "method": lineage.method, "options": dict(lineage.options), "rank": lineage.rank}
     found |= {"seed": lineage.seed, "base": lineage.base, "versions": dict(lineage.versions)}
+    found |= {"base_files": {pin.path: pin.sha256 for pin in lineage.base_files}} if lineage.base_files else {}
     return Tree(made, found, [_parent(session, parent, above | {folder}) for parent in lineage.parents])
 
 
@@ -125,13 +145,13 @@ def _at_hand(session: Session, parent: Parent) -> Path | None:
         return None  # what the record names is no repo
 
 
-def _weighted_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
-    """The recorded recipe with each adapter given the name and the weight it had."""
+def _named_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
+    """The recorded recipe with each adapter given the name it had."""
     recipe = recipes.from_mapping(dict(recorded), where)
     if len(recipe.adapters) != len(parents):
         raise BadConfig("The record's recipe and its lineage list different adapters.", where=where)
-    items = [recipes.Ingredient(_ref(parent), parent.weight, parent.name) for parent in parents]
-    return replace(recipe, adapters=tuple(items), normalize=False)
+    pairs = zip(recipe.adapters, parents, strict=True)
+    return replace(recipe, adapters=tuple(replace(item, ref=_ref(parent), name=parent.name) for item, parent in pairs))
 
 
 def _ref(parent: Parent) -> str:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loramerge.api import opening, result, summary, weights
+from loramerge.api import basing, opening, result, summary, weights
 from loramerge.api.prepare import Prepared, prepare
 from loramerge.errors import BadOption
 from loramerge.methods._method import MERGE
-from loramerge.options import pairs, parse
-from loramerge.recipe import Ingredient, Recipe
+from loramerge.options import convert, pairs, parse
+from loramerge.recipe import Ingredient, Recipe, Rule
+from loramerge.recipe import rules as parse_rules
 from loramerge.registry import near
-from loramerge.workspace.lock import is_name
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
     from loramerge.engine.plan import Plan
+
+
+_FOR = "--for '*.mlp.*:method=lego,k=8'"
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,17 @@ def recipe_of(
     rank: str | int | None = None,
     weights: Sequence[str | float] = (),
     weighting: Literal["mean", "sqrt", "sum"] | None = None,
+    rules: Sequence[str] = (),
     k_for: Sequence[str] = (),
     preset: str | None = None,
+    bases: Sequence[str] = (),
     **rest: Any,
 ) -> Recipe:
     """The recipe that a call amounts to. Without `refs`: all sources of the workspace.
 
-    `weights` are numbers in order or `NAME=W` texts, `weighting` is mean, sqrt or sum; `k_for` are
-    `PATTERN=K` texts; `rest` are other fields of `Recipe`. Raises BadOption and UnknownName.
+    `weights` are numbers in order or `NAME=W` texts, `weighting` is mean, sqrt or sum; `rules` are
+    `PATTERN:KEY=VALUE,…` texts and `k_for` `PATTERN=K` texts; `bases` are `PATH`, `NAME=PATH` or
+    `NAME=OTHERNAME` texts (`--base`); `rest` are other fields of `Recipe`. Raises BadOption and UnknownName.
     """
     names = list(refs) or [entry.name for entry in session.workspace.sources()]
     given = _given([str(weight) for weight in weights], names)
@@ -80,10 +86,10 @@ def recipe_of(
         adapters=tuple(Ingredient(name, weight) for name, weight in zip(names, given, strict=True)),
         method=method,
         options=_typed(method, {**_preset(method, preset), **(options or {})}),
-        modules={pattern: {"k": k} for pattern, k in pairs(k_for, "--k-for '*.mlp.*=4'").items()},
+        modules=_rules(rules, k_for, method),
         rank="max" if rank is None else str(rank),
         weights=weighting,
-        **rest,
+        **{**basing.fields(session, bases), **rest},
     )
 
 
@@ -116,33 +122,12 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     """
     work = prepare(session, recipe)
     target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
-    _check_target(session, work, target)
+    result.check_target(session, target, [(one.adapter.name, one.folder) for one in work.opened])
     report = None if force else result.unrecorded(session, work, target)
     if report is None:
         report = result.write(session, work, target, force=force)
     name = result.record(session, target)
     return Merged(name, target, report)
-
-
-def _check_target(session: Session, work: Prepared, target: Path) -> None:
-    """Raises BadOption, before the work, for an output that would cost one of the inputs or another entry its place."""
-    if not is_name(target.name):
-        raise BadOption(f"{target.name!r} cannot be the name of a result.", hint="-o NAME, of letters, digits, -")
-    for entry in session.workspace.entries():
-        if entry.name == target.name and entry.path != session.workspace.relative(target):
-            raise BadOption(
-                f"{target.name!r} is the name of a {entry.role} already.",
-                where=str(session.workspace.lock),
-                hint=f"another -o, or loramerge rm {target.name}",
-            )
-    for one in work.opened:
-        folder = one.folder.resolve()
-        if folder == target or folder in target.parents or target in folder.parents:
-            raise BadOption(
-                f"The output would take the place of the input {one.adapter.name!r}.",
-                where=str(target),
-                hint="another -o",
-            )
 
 
 def _typed(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +143,26 @@ def _given(texts: Sequence[str], refs: Sequence[str]) -> list[float | None]:
         whole = dict(zip(refs, names, strict=True))
         texts = ["=".join([whole.get(name, name), value]) for name, _, value in (t.rpartition("=") for t in texts)]
     return weights.given(texts, names)
+
+
+def _rules(texts: Sequence[str], k_for: Sequence[str], method: str) -> tuple[Rule, ...]:
+    """Rules from `PATTERN:KEY=VALUE,…`, KEY being method, rank, weight.NAME or an option; one for each pattern."""
+    found: dict[str, dict[str, Any]] = {}
+    ks = pairs(k_for, "--k-for '*.mlp.*=4'")
+    for text in [*texts, *(f"{pattern}:k={k}" for pattern, k in ks.items())]:
+        pattern, colon, rest = text.partition(":")
+        if not colon or not pattern:
+            raise BadOption(f"{text!r} is not PATTERN:KEY=VALUE.", hint=_FOR)
+        rule = found.setdefault(pattern, {"match": pattern, "options": {}, "weights": {}})
+        for key, value in pairs(rest.split(","), _FOR).items():
+            if key.startswith("weight."):
+                rule["weights"][key.removeprefix("weight.")] = convert(value, float, key)
+            elif key in ("method", "rank"):
+                rule[key] = value
+            else:
+                rule["options"][key] = value
+    made = parse_rules(list(found.values()))
+    return tuple(replace(rule, options=_typed(rule.method or method, rule.options)) for rule in made)
 
 
 def _preset(method: str, preset: str | None) -> Mapping[str, Any]:

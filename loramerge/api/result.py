@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramerge import __version__
 from loramerge.api import summary
+from loramerge.api.ends import lone
 from loramerge.core.provenance import Lineage, finite, pin, to_json
-from loramerge.errors import BadConfig
-from loramerge.formats._format import FORMATS, Outline, open_adapter
+from loramerge.errors import BadConfig, BadOption
+from loramerge.formats._format import FORMATS, Outline, open_adapter, updates_of
+from loramerge.formats._format import outline_of as as_it_is
 from loramerge.hub.text import plain
 from loramerge.options import dump
 from loramerge.recipe import to_mapping
 from loramerge.workspace.carried import carry_tokenizer
-from loramerge.workspace.lock import Entry
+from loramerge.workspace.lock import Entry, is_name
 from loramerge.workspace.results import Record, new_folder, read_record, write_card, write_record
 
 if TYPE_CHECKING:
@@ -32,22 +36,44 @@ _CARRIED = ("revision", "task_type", "fan_in_fan_out", "auto_mapping", "layer_re
 """Fields of the parents' configs that a result keeps where all parents agree."""
 
 
+def check_target(session: Session, target: Path, inputs: Iterable[tuple[str, Path]]) -> None:
+    """Raises BadOption, before the work, for an output that would cost one of the inputs or another entry its place."""
+    if not is_name(target.name):
+        raise BadOption(f"{target.name!r} cannot be the name of a result.", hint="-o NAME, of letters, digits, -")
+    for entry in session.workspace.entries():
+        if entry.name == target.name and entry.path != session.workspace.relative(target):
+            raise BadOption(
+                f"{target.name!r} is the name of a {entry.role} already.",
+                where=str(session.workspace.lock),
+                hint=f"another -o, or loramerge rm {target.name}",
+            )
+    for name, folder in inputs:
+        folder = folder.resolve()
+        if folder == target or folder in target.parents or target in folder.parents:
+            raise BadOption(
+                f"The output would take the place of the input {name!r}.", where=str(target), hint="another -o"
+            )
+
+
 def write(session: Session, work: Prepared, target: Path, *, force: bool = False) -> dict[str, Any]:
     """Run the plan into `target`, which appears when everything in it is written. Returns the report."""
     from loramerge.engine.executors import one_thread
-    from loramerge.engine.extras import merge_extras
     from loramerge.hub.card import card
 
     with new_folder(target, force) as folder:
         lineage = lineage_of(work)
         with one_thread():
-            extras = merge_extras(work.adapters, work.weights, work.recipe.extras)
+            extras = _extras(work)
             modules: dict[str, Any] = {}
-            outline = outline_of(work, extras)
-            _write_adapter(folder, outline, _updates(session, work, modules))
+            outline, updates = outline_of(work, extras), _updates(session, work, modules)
+            if copied := lone(work):
+                deque(updates, maxlen=0)  # what the report says comes of the run all the same
+                outline, updates = as_it_is(copied), updates_of(copied)
+            _write_adapter(folder, outline, updates)
             _write_heads(folder, extras)
         notes = carry_tokenizer([one.folder for one in work.opened], folder)
-        report = summary.report(modules, work.base, [*work.notes, *extras.notes, *notes])
+        written = {spec.name: modules[spec.name] for spec in outline.modules}
+        report = summary.report(written, work.base, [*work.notes, *extras.notes, *notes])
         write_record(folder, Record("adapter", lineage, to_mapping(work.recipe), report))
         write_card(folder, card(target.name, lineage, report["families"], report["notes"]))
         _check(folder, outline)
@@ -101,6 +127,7 @@ def versions() -> dict[str, str]:
 
 def lineage_of(work: Prepared) -> Lineage:
     """The record of a merge: what went in, every file hashed now, and all options as they were used."""
+    weights = work.base_weights
     return Lineage(
         method=work.recipe.method,
         options=dump(work.options),
@@ -109,6 +136,8 @@ def lineage_of(work: Prepared) -> Lineage:
         weights=work.recipe.weights,
         seed=work.recipe.seed,
         base=work.base,
+        base_files=pin(weights.folder, weights.files) if weights else (),
+        statistics=pin(work.root, work.recipe.files),
         versions=versions(),
     )
 
@@ -139,10 +168,22 @@ def _updates(session: Session, work: Prepared, modules: dict[str, Any]) -> Itera
     from loramerge.engine.run import run
 
     total = len(work.plan.jobs)
-    for number, done in enumerate(run(work.plan, work.adapters), 1):
+    for number, done in enumerate(run(work.plan, work.inputs), 1):
         modules[done.module] = done.report
         session.progress(work.recipe.method, number, total, "modules")
         yield done.module, done.delta
+
+
+def _extras(work: Prepared) -> Extras:
+    """What the result carries beside updates; of adapters that count for nothing only what is asked for by name."""
+    from loramerge.engine.extras import merge_extras
+
+    policy, shares = work.recipe.extras, work.shares
+    counted = [at for at, one in enumerate(work.adapters) if shares[at] != 0 or policy == f"first:{one.name}"]
+    found = merge_extras([work.adapters[at] for at in counted], [shares[at] for at in counted], policy)
+    left_out = [one.name for at, one in enumerate(work.adapters) if at not in counted and one.extras]
+    said = (f"the extras of {', '.join(left_out)} left out: it counts for nothing",) if left_out else ()
+    return replace(found, notes=(*found.notes, *said))
 
 
 def _write_adapter(folder: Path, outline: Outline, updates: Iterator[tuple[str, LowRank]]) -> None:

@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loramerge.core.catalog import family_of
+from loramerge.engine.estimate import seconds
 
 if TYPE_CHECKING:
     from loramerge.core.adapter import Adapter
-    from loramerge.engine.plan import Job, Plan
-
-_SECONDS_PER_BYTE = 2.0e-8
-"""A rough rate of the exact methods, read-merge-write, on one core of 2024; the plan calls it an estimate."""
-
+    from loramerge.engine.job import Job
+    from loramerge.engine.plan import Plan
 
 def plan_facts(plan: Plan, adapters: Sequence[Adapter]) -> dict[str, Any]:
     """The plan in short: how much there is to do and what it takes."""
-    seconds = (plan.bytes_in + plan.bytes_out) * _SECONDS_PER_BYTE / plan.workers
     return {
         "adapters": [adapter.name for adapter in adapters],
-        "method": plan.jobs[0].method,
+        "method": ", ".join(dict.fromkeys(job.method for job in plan.jobs)),
         "modules": len(plan.jobs),
         "rank": plan.rank,
         "dtype": plan.jobs[0].spec.dtype,
@@ -31,8 +28,8 @@ def plan_facts(plan: Plan, adapters: Sequence[Adapter]) -> dict[str, Any]:
         "executor": plan.executor,
         "workers": plan.workers,
         "device": plan.device,
-        "grain": "factors",
-        "estimated_seconds": round(seconds, 2),
+        "grain": ", ".join(plan.grains),
+        "estimated_seconds": float(f"{seconds(plan):.2g}"),
     }
 
 
@@ -60,7 +57,7 @@ def _base(adapters: Sequence[Adapter]) -> str | None:
 
 
 def _plan_row(family: str, jobs: Sequence[Job], adapters: Sequence[Adapter]) -> dict[str, Any]:
-    ranks = [sum(adapters[i].modules[job.module].rank for i in job.members) for job in jobs]
+    ranks = [sum(job.ranks) for job in jobs]
     return {
         "family": family,
         "modules": len(jobs),

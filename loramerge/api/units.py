@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loramerge.api import result
 from loramerge.api.keep import condition
 from loramerge.api.opening import open_ref
 from loramerge.core.catalog import same_base
@@ -59,12 +60,15 @@ def decompose(session: Session, ref: str, out: Path, *, force: bool = False, all
 
 
 def assemble(session: Session, units: Path, out: Path, *, keep: str | None = None, force: bool = False) -> Taken:
-    """An adapter of the units that are still in the table (and that `keep` takes).
+    """An adapter of the units that are still in the table (and that `keep` takes), recorded as a result.
 
     All of them give back the adapter bit for bit, config and extras included. A module without a unit
-    is left out. Raises BadOption for a condition that is none, UsageError where nothing is left.
+    is left out. Raises BadOption for a condition that is none and for an output that cannot be a result,
+    UsageError where nothing is left.
     """
     source = session.workspace.root / units.expanduser()
+    target = (session.workspace.root / out.expanduser()).resolve()
+    result.check_target(session, target, [(source.name, source)])
     rows = read_table(source)
     if keep is not None:
         test = condition(keep)
@@ -75,12 +79,12 @@ def assemble(session: Session, units: Path, out: Path, *, keep: str | None = Non
     count = sum(len(kept) for kept in chosen.values())
     if not count:
         raise UsageError("No unit is left to assemble.", where=str(source), hint="a weaker --keep")
-    target = session.workspace.root / out.expanduser()
     with new_folder(target, force) as folder:
         if count == total:
             write_copy(folder, adapter)
         else:
             _write_some(folder, adapter, chosen)
+    result.record(session, target)
     return Taken(target, count, total, len(chosen))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from loramerge.recipe import Recipe
 
 _RUN = ("out", "force", "plan")
+_POINT = ("t", "name", "rank", "norm", "relative_error")
 
 
 def make(refs: Sequence[str], values: dict[str, Any], *, dump: bool = False, **what: Any) -> None:
@@ -25,8 +26,26 @@ def make(refs: Sequence[str], values: dict[str, Any], *, dump: bool = False, **w
     with session() as (work, out):
         from loramerge import api
 
-        values["aliases"] = options.pairs(values["aliases"], "--base NAME=PATH")
+        values["data"] = options.pairs(values["data"], "--data NAME=FILE")
         _run(work, out, api.recipe_of(work, refs, **what, **values), run, dump=dump)
+
+
+def walk(refs: Sequence[str], values: dict[str, Any], *, t: float | None, points: int | None) -> None:
+    """One point of the way between two adapters as the flags say, or `points` of them."""
+    run = {name: values.pop(name) for name in _RUN}
+    with session() as (work, out):
+        from loramerge import api
+
+        values["data"] = options.pairs(values["data"], "--data NAME=FILE")
+        if t is not None or run["plan"]:
+            places = [t] if t is not None else api.places(points or 0)
+            _run(work, out, api.recipe_at(work, refs, places[len(places) // 2], **values), run, dump=False)
+        else:
+            made = api.sweep(work, refs, points or 0, out=run["out"], force=run["force"], **values)
+            data = [{"t": place, **one.facts} for place, one in made]
+            out.table([{name: row.get(name) for name in _POINT} for row in data], id="name", data=data)
+            for note in dict.fromkeys(note for _, one in made for note in one.report["notes"]):
+                out.note(note)
 
 
 def make_from_file(path: str, values: dict[str, Any], *, dump: bool, given: bool) -> None:
@@ -35,7 +54,8 @@ def make_from_file(path: str, values: dict[str, Any], *, dump: bool, given: bool
     with session() as (work, out):
         from loramerge import recipe
 
-        plain = {**vars(recipe.Recipe(adapters=())), "weights": (), "weighting": None, "aliases": ()}
+        plain = {**vars(recipe.Recipe(adapters=())), "weights": (), "weighting": None}
+        plain |= {"bases": (), "data": (), "rules": ()}
         if given or any(value != plain[name] for name, value in values.items()):
             raise BadOption("The recipe says this itself.", where=path, hint=f"edit {path}")
         written = recipe.read(work.workspace.root / Path(path).expanduser())

@@ -35,8 +35,18 @@ def global_options() -> list[click.Option]:
 sources = click.argument("refs", nargs=-1, metavar="[REF]...")
 ref = click.argument("ref", metavar="REF")
 allow_pickle = click.option("--allow-pickle", is_flag=True, help="Read .bin files too (weights only; never code).")
+bases = click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="The base's weights (a folder with model.safetensors), which make DoRA exact; or NAME=OTHERNAME: "
+    "two names of one base model.",
+)
+mismatch = click.option("--allow-base-mismatch", is_flag=True, help="Across base models too, where shapes agree.")
 force = click.option("--force", is_flag=True, help="Replace the output folder.")
 out = click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the result goes.")
+rank = click.option("--rank", metavar="RULE", help="N, max, sum, energy:T, elbow, sv-ratio:T, sv-fro:T  [default: max]")
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 
 
@@ -50,17 +60,39 @@ def making(function: F) -> F:
 _MAKING = [
     click.option("-w", "--weight", "weights", multiple=True, metavar="[NAME=]W", help="One adapter's weight."),
     click.option("--weights", "weighting", type=click.Choice(["mean", "sqrt", "sum"]), help="1/n, 1/√n or 1 each."),
+    click.option(
+        "--for",
+        "rules",
+        multiple=True,
+        metavar="'PATTERN:KEY=VALUE,…'",
+        help="For modules that match: method, rank, weight.NAME, or an option.",
+    ),
     click.option("--normalize", is_flag=True, help="Divide the weights by their sum."),
     click.option("--scale", type=float, default=1.0, show_default=True, help="Multiply the result."),
     click.option(
+        "--rescale",
+        type=click.Choice(["norm", "none"]),
+        default="none",
+        show_default=True,
+        help="norm: give each module's result the mean norm of its inputs, before --scale.",
+    ),
+    click.option("--data", multiple=True, metavar="NAME=FILE", help="Statistics of one adapter (`loramerge stats`)."),
+    click.option("--metric", metavar="FILE", help="Truncate by the outputs' error: covariances of the inputs."),
+    click.option(
         "--extras", default="auto", show_default=True, metavar="POLICY", help="auto|average|first:NAME|drop|error"
     ),
-    click.option("--dora", type=click.Choice(["error", "factors"]), default="error", show_default=True, help="DoRA."),
+    click.option(
+        "--dora",
+        type=click.Choice(["error", "factors"]),
+        default="error",
+        show_default=True,
+        help="DoRA without --base: refuse it, or leave its magnitudes out.",
+    ),
     click.option(
         "--dtype", type=click.Choice(["F32", "F16", "BF16", "F64"], case_sensitive=False), help="Result type."
     ),
-    click.option("--base", "aliases", multiple=True, metavar="NAME=PATH", help="Two names of one base model."),
-    click.option("--allow-base-mismatch", is_flag=True, help="Merge across base models where shapes agree."),
+    bases,
+    mismatch,
     click.option("--profile", type=click.Choice(["vllm"]), help="Restrict the files to what a runtime takes."),
     click.option("--plan", is_flag=True, help="Show modules, ranks, bytes and memory; read no tensor."),
     allow_pickle,

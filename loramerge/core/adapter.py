@@ -49,11 +49,18 @@ class ModuleSpec:
     """LoRA's own bias on B (`lora_bias`); absolute biases of the base are extras."""
     dora: bool = False
     """A DoRA magnitude belongs to this update (an extra of kind "magnitude" carries it)."""
+    units: int = 0
+    """The units the update holds once it is loaded, where they are more than its rank; 0: they are not."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in) of ΔW."""
         return self.out, self.in_
+
+    @property
+    def held(self) -> int:
+        """The units of the update as it is loaded."""
+        return self.units or self.rank
 
     @property
     def numel(self) -> int:

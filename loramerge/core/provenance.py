@@ -49,7 +49,11 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """How a result came to be; together with the parents' bytes enough to make it again."""
+    """How a result came to be; together with the parents' bytes enough to make it again.
+
+    `base_files` pin the weights of the base, relative to their folder, where an update depended on them;
+    `statistics` pin what methods and metrics were given, relative to the workspace.
+    """
 
     method: str
     options: Mapping[str, Any]
@@ -58,6 +62,8 @@ class Lineage:
     weights: str | None = None
     seed: int = 0
     base: str | None = None
+    base_files: tuple[FilePin, ...] = ()
+    statistics: tuple[FilePin, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -75,13 +81,18 @@ def from_json(value: Any, where: str = "") -> Lineage:
             raise BadConfig(f"A lineage of schema {value['schema']!r} is not known here.", where=where)
         fields = {key: item for key, item in value.items() if key != "schema"}
         parents = tuple(_parent(parent) for parent in value["parents"])
-        return _made(Lineage, {**fields, "parents": parents})
+        pinned = {name: _pins(value.get(name, ())) for name in ("base_files", "statistics")}
+        return _made(Lineage, {**fields, "parents": parents, **pinned})
     except (KeyError, TypeError, AttributeError) as error:
         raise BadConfig(f"The lineage is damaged: {type(error).__name__} {error}.", where=where) from None
 
 
 def _parent(value: Mapping[str, Any]) -> Parent:
-    return _made(Parent, {**value, "files": tuple(_made(FilePin, pin) for pin in value.get("files", ()))})
+    return _made(Parent, {**value, "files": _pins(value.get("files", ()))})
+
+
+def _pins(values: Iterable[Mapping[str, Any]]) -> tuple[FilePin, ...]:
+    return tuple(_made(FilePin, pin) for pin in values)
 
 
 def _made(kind: type[T], values: Mapping[str, Any]) -> T:

@@ -29,9 +29,10 @@ class Updates(Sequence[LowRank]):
         return cls([partial(_itself, delta) for delta in deltas], [d.rank for d in deltas], common_shape(deltas))
 
     def weighted(self, weights: Sequence[float]) -> Updates:
-        """wᵢ · ΔWᵢ, still not loaded."""
-        loads = [partial(_times, load, weight) for load, weight in zip(self._loads, weights, strict=True)]
-        return Updates(loads, self.ranks, self.shape)
+        """wᵢ · ΔWᵢ, still not loaded; what counts for nothing is left out, but the first where all do."""
+        counted = [at for at, weight in enumerate(weights) if weight != 0] or [0]
+        loads = [partial(_times, self._loads[at], weights[at]) for at in counted]
+        return Updates(loads, [self.ranks[at] for at in counted], self.shape)
 
     def __len__(self) -> int:
         return len(self._loads)

@@ -7,64 +7,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from loramerge.core.adapter import DTYPE_BYTES, Adapter, ModuleSpec, widest
+from loramerge.core.adapter import Adapter, ModuleSpec, widest
 from loramerge.core.names import first_match, matches, natural
-from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
+from loramerge.engine.job import Job
+from loramerge.errors import BadOption, NeedsBase, NeedsData, ShapeMismatch, UsageError
 from loramerge.methods._method import MERGE
 from loramerge.options import parse
+from loramerge.registry import near
 
 if TYPE_CHECKING:
+    from loramerge.core.statistics import Statistics
     from loramerge.linalg.ranks import RankRule
     from loramerge.methods._method import Method
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for: a method, its options, one weight per adapter, a rank rule, the rest.
-
-    `overrides` maps patterns on canonical module names to options that replace `options` there
-    (first match wins). `scale` multiplies the result. `dtype` is safetensors' name of the result's
-    type; None keeps the widest of the inputs.
-    """
+class Setting:
+    """How a module is merged: a method, its options, one weight per adapter, a rank rule."""
 
     method: str
     options: Mapping[str, Any]
     weights: Sequence[float]
     rank: RankRule
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seed: int = 0
-    scale: float = 1.0
-    dtype: str | None = None
-    dora: str = "error"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One module's share of the work. `members` are indices into the adapters that have the module.
+class Request:
+    """What is asked for: a setting, another one for modules that match a pattern, and the rest.
 
-    `spec` describes the result; its rank is an upper bound.
+    In `overrides` the first pattern that matches a canonical module name wins. `scale` multiplies the
+    result; `rescale` first gives each module's result the mean norm of its inputs. `dtype` is safetensors'
+    name of the result's type; None keeps the widest of the inputs.
     """
 
-    module: str
-    members: tuple[int, ...]
-    weights: tuple[float, ...]
-    spec: ModuleSpec
-    method: str
-    options: Any
-    rank: RankRule
-    seed: int
-    scale: float
-    device: str
-    bytes_in: int
+    setting: Setting
+    overrides: Mapping[str, Setting] = field(default_factory=dict)
+    seed: int = 0
+    scale: float = 1.0
+    rescale: bool = False
+    dtype: str | None = None
+    dora: str = "error"
 
     @property
-    def memory(self) -> int:
-        """Bytes at work, roughly: inputs with their float64 copies, or the dense sum where that is smaller."""
-        stacked = self.bytes_in + 3 * 8 * (self.bytes_in // DTYPE_BYTES[self.spec.dtype])
-        # Only a sum that the engine truncates takes its terms one by one.
-        dense = 3 * 8 * self.spec.out * self.spec.in_ + stacked // len(self.members)
-        held = min(stacked, dense) if MERGE[self.method].rank == "free" else stacked
-        return held + 2 * 8 * self.spec.numel
+    def settings(self) -> list[Setting]:
+        """All settings that some module may have."""
+        return [self.setting, *self.overrides.values()]
 
 
 @dataclass(frozen=True)
@@ -89,21 +76,27 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes at work at once, at most: the largest jobs, one per worker and one waiting."""
-        largest = sorted((job.memory for job in self.jobs), reverse=True)
-        return sum(largest[: 2 * self.workers if self.workers > 1 else 1])
+        """Bytes at work at once, at most: the largest jobs, one per worker, and as many results that wait."""
+        largest = sorted((job.memory for job in self.jobs), reverse=True)[: self.workers]
+        waiting = sorted((8 * job.spec.numel for job in self.jobs), reverse=True)[: self.workers]
+        return sum(largest) + (sum(waiting) if self.workers > 1 else 0)
 
     @property
     def rank(self) -> int:
         """The largest rank the result can have."""
         return max((job.spec.rank for job in self.jobs), default=0)
 
+    @property
+    def grains(self) -> tuple[str, ...]:
+        """The grains of the methods at work, each once."""
+        return tuple(dict.fromkeys(job.plugin.on for job in self.jobs))
+
 
 def plan(
     adapters: Sequence[Adapter],
     request: Request,
-    method: Method,
     *,
+    statistics: Sequence[Statistics | None] = (),
     executor: str = "threads",
     workers: int | None = None,
     device: str = "cpu",
@@ -111,18 +104,17 @@ def plan(
 ) -> Plan:
     """One job per module of the union of the adapters' modules, in natural order.
 
-    Raises UsageError without adapters or modules, ShapeMismatch where two adapters disagree about a
-    module, NeedsBase for DoRA, BadOption for options that fit no module or a budget too small for
-    the largest one.
+    Raises UsageError without adapters or modules, or with more or fewer than a method takes, ShapeMismatch
+    where two adapters disagree about a module, NeedsBase for DoRA, NeedsData for statistics that are missing,
+    BadOption for options that fit no module or a budget too small for the largest one.
     """
     _check_adapters(adapters, request)
-    members = _members(adapters)
-    _check_patterns(request.overrides, members)
+    owners = _owners(adapters)
+    _check_patterns(request.overrides, owners)
     dtype = request.dtype or widest(spec.dtype for adapter in adapters for spec in adapter.modules.values())
-    jobs = tuple(_job(adapters, name, found, request, method, dtype, device) for name, found in members.items())
-    if method.check:
-        ranks = [[adapters[i].modules[job.module].rank for i in job.members] for job in jobs]
-        method.check([job.options for job in jobs], ranks)
+    jobs = tuple(_job(adapters, name, found, request, dtype, device) for name, found in owners.items())
+    _check_options(jobs)
+    _check_statistics(jobs, adapters, statistics)
     return _fitted(Plan(jobs, executor, workers or default_workers(), device, _notes(adapters)), max_memory)
 
 
@@ -150,13 +142,23 @@ def _check_adapters(adapters: Sequence[Adapter], request: Request) -> None:
     empty = [adapter.name for adapter in adapters if not adapter.modules]
     if empty:
         raise UsageError("There is no LoRA module to merge.", where=", ".join(empty), hint="loramerge show NAME")
+    for setting in request.settings:
+        _check_count(setting.method, len(adapters))
     dora = _with_dora(adapters)
     if dora and request.dora == "error":
         raise NeedsBase(
             "A DoRA update depends on the base weights, which a merge of adapters does not have.",
             where=", ".join(dora),
-            hint="--dora factors merges the factors and leaves the magnitudes out (approximate)",
+            hint="--base PATH, the base model's weights, makes it exact; --dora factors merges the factors and "
+            "leaves the magnitudes out (approximate)",
         )
+
+
+def _check_count(name: str, count: int) -> None:
+    method = MERGE[name]
+    if count < method.least or (method.most is not None and count > method.most):
+        wanted = f"{method.least}" if method.least == method.most else f"{method.least} or more"
+        raise UsageError(f"{name} takes {wanted} adapters, not {count}.", hint="--method linear takes any number")
 
 
 def _with_dora(adapters: Sequence[Adapter]) -> list[str]:
@@ -168,7 +170,7 @@ def _notes(adapters: Sequence[Adapter]) -> tuple[str, ...]:
     return (f"the DoRA magnitudes of {names} are left out, so this merge is approximate",) if names else ()
 
 
-def _members(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
+def _owners(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for index, adapter in enumerate(adapters):
         for name in adapter.modules:
@@ -176,54 +178,81 @@ def _members(adapters: Sequence[Adapter]) -> dict[str, list[int]]:
     return {name: found[name] for name in sorted(found, key=natural)}
 
 
-def _check_patterns(overrides: Mapping[str, Any], members: Mapping[str, Any]) -> None:
+def _check_patterns(overrides: Mapping[str, Any], owners: Mapping[str, Any]) -> None:
     for pattern in overrides:
-        if not any(matches(pattern, name) for name in members):
-            raise BadOption(f"No module matches {pattern!r}.", hint="loramerge inspect NAME lists the modules")
+        if not any(matches(pattern, name) for name in owners):
+            close = near(pattern.strip("*."), owners) or list(owners)[:2]
+            raise BadOption(f"No module matches {pattern!r}.", hint=", ".join(close))
+
+
+def _check_options(jobs: Sequence[Job]) -> None:
+    for name in dict.fromkeys(job.method for job in jobs):
+        check = MERGE[name].check
+        if check:
+            found = [job for job in jobs if job.method == name]
+            check([job.options for job in found], [job.ranks for job in found])
+
+
+def _check_statistics(
+    jobs: Sequence[Job], adapters: Sequence[Adapter], statistics: Sequence[Statistics | None]
+) -> None:
+    for job in jobs:
+        for kind in job.plugin.needs:
+            for at in job.members:
+                found = statistics[at] if at < len(statistics) else None
+                if found is None or not found.has(kind, job.module):
+                    name = adapters[at].name
+                    raise NeedsData(
+                        f"{job.method} needs {kind} of {name} for {job.module}, and there are none.",
+                        where=found.name if found else name,
+                        hint=f"loramerge stats {name} --base MODEL --text FILE -o FILE, then --data {name}=FILE",
+                    )
 
 
 def _job(
-    adapters: Sequence[Adapter],
-    name: str,
-    members: Sequence[int],
-    request: Request,
-    method: Method,
-    dtype: str,
-    device: str,
+    adapters: Sequence[Adapter], name: str, owners: Sequence[int], request: Request, dtype: str, device: str
 ) -> Job:
-    specs = [adapters[i].modules[name] for i in members]
-    _check_shapes(name, specs, [adapters[i].name for i in members])
+    specs = {i: adapters[i].modules[name] for i in owners}
+    check_shapes(name, list(specs.values()), [adapters[i].name for i in owners])
     pattern = first_match(request.overrides, name)
-    changed = request.overrides[pattern] if pattern is not None else {}
-    options: Any = parse(method.options, {**request.options, **changed})
-    spec = replace(
-        specs[0],
-        rank=_bound(method, options, request, [spec.rank for spec in specs], specs[0]),
-        scale=1.0,
-        dtype=dtype,
-        alpha=0.0,
-        rslora=False,
-        bias=any(spec.bias for spec in specs),
-        dora=False,
-    )
-    weights = tuple(float(request.weights[i]) for i in members)
-    size = sum(spec.nbytes for spec in specs)
+    setting = request.setting if pattern is None else request.overrides[pattern]
+    method = MERGE[setting.method]
+    options: Any = parse(method.options, setting.options)
+    # What "max" looks at is the rank an adapter was given; all else counts the units there are.
+    widest_wins = method.rank == "free" and setting.rank.kind == "max"
+    ranks = [spec.rank if widest_wins else spec.held for spec in specs.values()]
+    members = range(len(adapters)) if method.counts_zeros else owners
+    first = specs[owners[0]]
     return Job(
         name,
         tuple(members),
-        weights,
-        spec,
-        request.method,
+        tuple(float(setting.weights[i]) for i in members),
+        tuple(ranks),
+        tuple(specs[i].held if i in specs else 1 for i in members),
+        replace(
+            first,
+            rank=_bound(method, options, setting.rank, ranks, first),
+            scale=1.0,
+            dtype=dtype,
+            alpha=0.0,
+            rslora=False,
+            bias=any(spec.bias for spec in specs.values()),
+            dora=False,
+            units=0,
+        ),
+        setting.method,
         options,
-        request.rank,
+        setting.rank,
         request.seed,
         request.scale,
+        request.rescale,
         device,
-        size,
+        sum(spec.nbytes for spec in specs.values()),
     )
 
 
-def _check_shapes(name: str, specs: Sequence[ModuleSpec], owners: Sequence[str]) -> None:
+def check_shapes(name: str, specs: Sequence[ModuleSpec], owners: Sequence[str]) -> None:
+    """Raises ShapeMismatch where the specs of one module are not of one kind, kernel and shape."""
     shapes = {(spec.kind, spec.kernel, spec.shape) for spec in specs}
     if len(shapes) > 1:
         seen = " and ".join(f"{kind} {shape[0]}×{shape[1]}" for kind, _, shape in sorted(shapes))
@@ -234,19 +263,24 @@ def _check_shapes(name: str, specs: Sequence[ModuleSpec], owners: Sequence[str])
         )
 
 
-def _bound(method: Method, options: Any, request: Request, ranks: Sequence[int], spec: ModuleSpec) -> int:
+def _bound(method: Method, options: Any, rule: RankRule, ranks: Sequence[int], spec: ModuleSpec) -> int:
     if method.rank == "own":
         return method.bound(options, ranks) if method.bound else sum(ranks)
-    return request.rank.bound(ranks, spec.out, spec.in_)
+    return rule.bound(ranks, spec.out, spec.in_, dense=method.on in ("entries", "stream"))
 
 
 def _fitted(made: Plan, max_memory: int | None) -> Plan:
-    workers = max(1, min(made.workers, len(made.jobs)))
-    fitted = replace(made, workers=workers, executor=made.executor if workers > 1 else "serial")
-    while max_memory is not None and fitted.memory > max_memory and fitted.workers > 1:
+    """The plan with as many workers and dense results kept as the budget allows. Raises BadOption where none fits."""
+    jobs = tuple(replace(job, hold=job.may_hold) for job in made.jobs)
+    workers = max(1, min(made.workers, len(jobs)))
+    fitted = replace(made, jobs=jobs, workers=workers, executor=made.executor if workers > 1 else "serial")
+    if max_memory is None or fitted.memory <= max_memory:
+        return fitted
+    fitted = replace(fitted, jobs=tuple(replace(job, hold=False) for job in jobs))
+    while fitted.memory > max_memory and fitted.workers > 1:
         fewer = fitted.workers - 1
         fitted = replace(fitted, workers=fewer, executor=fitted.executor if fewer > 1 else "serial")
-    if max_memory is not None and fitted.memory > max_memory:
+    if fitted.memory > max_memory:
         largest = max(fitted.jobs, key=lambda job: job.memory)
         raise BadOption(
             f"The largest module needs {fitted.memory:,} bytes, above --max-memory.",

@@ -12,7 +12,7 @@ from loramerge.core.adapter import ExtraSpec, ModuleSpec
 from loramerge.errors import BadOption, BadTensor, IncompatibleError
 from loramerge.formats._format import Outline
 from loramerge.formats._peft_keys import ancestors, disk_key, extra_disk_key
-from loramerge.formats._tensors import torch_dtype
+from loramerge.formats._tensors import is_finite, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ def _padded(update: LowRank, rank: int) -> LowRank:
 def _cast(update: LowRank, spec: ModuleSpec) -> LowRank:
     cast = update.to(dtype=torch_dtype(spec.dtype))
     for tensor in (cast.a, cast.b, cast.bias):
-        if tensor is not None and not tensor.isfinite().all():
+        if tensor is not None and not is_finite(tensor):
             raise BadTensor(
                 f"The update of {spec.name} holds numbers that {spec.dtype} cannot hold.", hint="a wider --dtype"
             )

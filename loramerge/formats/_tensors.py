@@ -1,8 +1,8 @@
 """Safetensors files: a header read and checked by us, tensors loaded one at a time.
 
-The library that loads the tensors checks that they lie in the file without gap or overlap. It does
-not mind keys that stand twice, empty tensors with a side of 2⁴⁰, path-like names, NaN and infinity;
-this module does. Checking needs the header's bytes only, so it works for files that are still remote.
+Keys that stand twice, gaps and overlaps, empty tensors with a side of 2⁴⁰, path-like names, NaN and
+infinity are refused. Checking needs the header's bytes only, so it works for files that are still remote.
+Tensors are read, not mapped: pages of a mapped file count as this process's memory for as long as it is open.
 
 Source of the layout: https://github.com/huggingface/safetensors#format
 """
@@ -10,6 +10,7 @@ Source of the layout: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -122,6 +123,7 @@ def check_shape(name: str, shape: tuple[int, ...], where: str) -> None:
 
 UNGATHERED = "save again with the parameters gathered: they were still spread over devices (DeepSpeed ZeRO-3, FSDP)"
 _AGAIN = "fetch the file again"
+_EARLIER = "take an earlier checkpoint of this adapter, or leave it out"
 
 
 def _metadata(value: Any, where: str) -> dict[str, str]:
@@ -168,41 +170,67 @@ def _check_places(tensors: Mapping[str, Entry], size: int, where: str) -> None:
 
 
 def load(path: Path, name: str) -> Tensor:
-    """One tensor, as stored: a view of the mapped file, so not to be written into.
+    """One tensor, as stored. Raises BadTensor where it holds NaN or infinity, FormatError where it cannot be read."""
+    return finite(_read(path, name, slice(None)), name, str(path))
 
-    Raises BadTensor where it holds NaN or infinity.
-    """
-    from safetensors import SafetensorError
+
+def load_rows(path: Path, name: str, rows: slice, *, hint: str) -> Tensor:
+    """Some rows of a tensor, as stored; nothing else of it is read. Raises as `load`, with a hint of one's own."""
+    return finite(_read(path, name, rows), f"{name}[{rows.start}:{rows.stop}]", str(path), hint)
+
+
+def _read(path: Path, name: str, rows: slice) -> Tensor:
+    import torch
 
     try:
-        stat = path.stat()
-        tensor: Tensor = _handle(str(path), stat.st_size, stat.st_mtime_ns).get_tensor(name)
-    except (OSError, SafetensorError) as failure:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            start, tensors = _layout(str(path), status.st_size, status.st_mtime_ns)
+            shape, begin, end = _part(tensors[name], rows)
+            tensor = torch.empty(shape, dtype=torch_dtype(tensors[name].dtype))
+            file.seek(start + begin)
+            if file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data) < end - begin:
+                raise FormatError(f"{name} is cut off.", where=str(path), hint=_AGAIN)
+            return tensor
+    except (OSError, KeyError) as failure:
         raise FormatError(f"{name} cannot be read: {failure}.", where=str(path)) from None
-    return finite(tensor, name, str(path))
 
 
 @lru_cache(maxsize=256)
-def _handle(path: str, size: int, changed: int) -> Any:
-    """An open file, once per process: mapping it anew for each tensor would parse the header each time."""
-    from safetensors import safe_open
+def _layout(path: str, size: int, changed: int) -> tuple[int, Mapping[str, Entry]]:
+    """Where a file's data begins, and its tensors; kept, so that the header is not parsed for each of them."""
+    tensors = read_header(Path(path)).tensors
+    return size - max((entry.end for entry in tensors.values()), default=0), tensors
 
-    return safe_open(path, framework="pt", device="cpu")
+
+def _part(entry: Entry, rows: slice) -> tuple[tuple[int, ...], int, int]:
+    """The shape and the place of some rows of a tensor."""
+    if rows == slice(None):
+        return entry.shape, entry.begin, entry.end
+    height, *rest = entry.shape
+    first, last, _ = rows.indices(height)
+    width = (entry.end - entry.begin) // height
+    return (last - first, *rest), entry.begin + first * width, entry.begin + last * width
 
 
-def finite(tensor: Tensor, name: str, where: str) -> Tensor:
+def finite(tensor: Tensor, name: str, where: str, hint: str = _EARLIER) -> Tensor:
     """The tensor itself; raises BadTensor with the number of NaN and infinite elements, if there are any."""
     if not tensor.is_floating_point():
         return tensor
     plain = tensor if tensor.itemsize > 1 else tensor.float()
-    if not plain.isfinite().all():
+    if not is_finite(plain):
         count = int((~plain.isfinite()).sum())
         raise BadTensor(
             f"{name} holds {count:,} elements that are NaN or infinite.",
             where=where,
-            hint="take an earlier checkpoint of this adapter, or leave it out",
+            hint=hint,
         )
     return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite: their sum is not, or, where finite ones overflow it, each is not."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def torch_dtype(name: str) -> torch.dtype:

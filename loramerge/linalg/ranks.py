@@ -52,10 +52,14 @@ class RankRule:
             return max(ranks, default=1)
         return sum(ranks) if self.kind == "sum" else None
 
-    def bound(self, ranks: Sequence[int], out: int, in_: int) -> int:
-        """The most directions that can be kept of a sum of updates of these ranks and shape (out, in)."""
+    def bound(self, ranks: Sequence[int], out: int, in_: int, *, dense: bool = False) -> int:
+        """The most directions that can be kept of a sum of updates of these ranks and shape (out, in).
+
+        A `dense` result has full rank whatever the updates' ranks are.
+        """
         asked = self.asked(ranks)
-        return max(1, min(sum(ranks), min(out, in_) if asked is None else asked))
+        there = min(out, in_) if dense else sum(ranks)
+        return max(1, min(there, min(out, in_) if asked is None else asked))
 
     def choose(self, spectrum: Sequence[float], ranks: Sequence[int]) -> int:
         """How many of the singular values to keep: at least one, at most those there are."""

@@ -7,20 +7,24 @@ factors hold as many units as it has rows or columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from loramerge.core.lowrank import LowRank, cat
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.units import balanced, pool, zero
+from loramerge.linalg.units import nothing, total_bias
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GRAM_LIMIT = 512
 """Up to so many units a Gram matrix and its eigenvectors stand in for QR: up to twice as fast in float64."""
+
+BLOCK = 256
+"""Units that are added to a dense sum at once: wide enough for a fast product, narrow enough to be small."""
 
 FLOOR = 2.0**-26
 """Singular values up to FLOOR · s₁ are rounding: a Gram in float64 squares them, and √eps is 2⁻²⁶."""
@@ -42,42 +46,50 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Decomposed:
-    """S = (product of `lift`) · x · xᵀ · core, singular values `s` (k,); x (m, k), core (m, wide).
+    """S = (product of `lift`) · x · xᵀ · (product of `core`), singular values `s` (k,); x (m, k).
 
     Only the directions that are asked for are multiplied out. `flipped` says that this is Sᵀ.
     """
 
     s: Tensor
     x: Tensor
-    core: Tensor
+    core: tuple[Tensor, ...]
     lift: tuple[Tensor, ...]
     flipped: bool
     energy: float
     bias: Tensor | None
 
     def keep(self, rank: int) -> LowRank:
-        """The first `rank` directions; the singular values are shared equally between b and a.
-
-        The largest entry (the first of equals) of each column of b is positive, so that the same
-        inputs give the same bytes.
-        """
+        """The first `rank` directions; the singular values are shared equally between b and a."""
         left = x = self.x[:, :rank]
         for factor in reversed(self.lift):
             left = factor @ left
-        right = x.T @ self.core
+        right = x.T
+        for factor in self.core:
+            right = right @ factor
         root = right.norm(dim=1).sqrt()
         left, right = left * root, right / root[:, None]
-        b, a = (right.T, left.T) if self.flipped else (left, right)
-        sign = (b.gather(0, b.abs().argmax(0, keepdim=True)) < 0).to(b.dtype) * -2 + 1
-        return LowRank(b=(b * sign).contiguous(), a=(a * sign.T).contiguous())
+        return settled(right.T, left.T) if self.flipped else settled(left, right)
 
 
-def truncate_sum(deltas: Sequence[LowRank], rule: RankRule | int, *, ranks: Sequence[int] | None = None) -> Truncated:
+def settled(b: Tensor, a: Tensor) -> LowRank:
+    """b a with the largest entry (the first of equals) of each column of b positive: same inputs, same bytes."""
+    sign = (b.gather(0, b.abs().argmax(0, keepdim=True)) < 0).to(b.dtype) * -2 + 1
+    return LowRank(b=(b * sign).contiguous(), a=(a * sign.T).contiguous())
+
+
+def truncate_sum(
+    deltas: Sequence[LowRank], rule: RankRule | int, *, ranks: Sequence[int] | None = None, metric: Tensor | None = None
+) -> Truncated:
     """The closest update to Σ ΔWᵢ of the rank that `rule` names, in float64, scale 1, biases added.
 
     `ranks` are what "max" and "sum" count; without it, those of `deltas`. Where the rank is not below
     Σ rᵢ the factors are kept side by side and nothing is rounded but by folding scales. A result can
     have fewer directions than asked: it is never padded, and the update zero has one unit of zeros.
+
+    With a `metric` C (in, in), positive semi-definite, closest means that tr(D C Dᵀ) is least for the
+    difference D: with C the covariance of the inputs that is the mean squared error of the outputs, and
+    error and spectrum are of S C^½.
 
     Cost, N = Σ rᵢ: O((out + in) N² + N³) time and O((out + in) N) memory, QR instead of Gram above
     GRAM_LIMIT; from N = min(out, in) on O(out · in · (N + min(out, in))) time and O(out · in) memory,
@@ -91,91 +103,179 @@ def truncate_sum(deltas: Sequence[LowRank], rule: RankRule | int, *, ranks: Sequ
     asked = rule.asked(ranks)
     if asked is not None and asked >= total:
         return Truncated(_kept(updates), 0.0)
-    found = decompose(updates)
+    found = decompose(updates, metric)
+    cut = truncate_decomposed(found, rule, ranks=ranks, shape=updates.shape)
+    if cut.spectrum is not None and rule.choose(cut.spectrum, ranks) >= total:
+        return Truncated(_kept(updates), 0.0, cut.spectrum)
+    return cut
+
+
+def truncate_decomposed(
+    found: Decomposed, rule: RankRule, *, ranks: Sequence[int], shape: tuple[int, int]
+) -> Truncated:
+    """The leading directions of a decomposition of some (out, in), as many as `rule` names."""
     spectrum = tuple(found.s.tolist())
     rank = rule.choose(spectrum, ranks)
-    if rank >= total:
-        return Truncated(_kept(updates), 0.0, spectrum)
     lost = sum(value * value for value in reversed(spectrum[rank:]))
-    delta = found.keep(rank) if spectrum else zero(updates[0])
+    delta = found.keep(rank) if spectrum else nothing(shape)
     error = (lost / found.energy) ** 0.5 if spectrum else 0.0
     return Truncated(replace(delta, bias=found.bias), error, spectrum)
 
 
-def decompose(deltas: Sequence[LowRank]) -> Decomposed:
+def decomposed_dense(total: Tensor, bias: Tensor | None = None, metric: Tensor | None = None) -> Decomposed:
+    """The decomposition of a matrix (out, in) in float64 that is there as it is; else as `decompose`."""
+    flipped = total.shape[0] > total.shape[1] and metric is None
+    return _decomposed(_Gathered((), (total.T.contiguous() if flipped else total,), 0.0, bias), flipped, metric)
+
+
+def decompose(deltas: Sequence[LowRank], metric: Tensor | None = None) -> Decomposed:
     """The singular value decomposition of Σ ΔWᵢ, unexpanded. Exact up to FLOOR; each update is loaded once.
 
-    Sᵀ is taken where S has more rows than columns, so that `core` has the fewer.
+    Sᵀ is taken where S has more rows than columns, so that `core` has the fewer. With a metric the values
+    and directions are those of S C^½, and what is kept is the projection of S itself.
     """
-    import torch
-
     updates = Updates.of(deltas)
     out, in_ = updates.shape
-    gathered = (_dense if sum(updates.ranks) >= min(out, in_) else _stacked)(updates, out > in_)
-    core = gathered.core
-    values, vectors = torch.linalg.eigh(core @ core.T)
+    flipped = out > in_ and metric is None
+    gathered = (_dense if sum(updates.ranks) >= min(out, in_) else _stacked)(updates, flipped)
+    return _decomposed(gathered, flipped, metric)
+
+
+def _decomposed(gathered: _Gathered, flipped: bool, metric: Tensor | None) -> Decomposed:
+    import torch
+
+    values, vectors = torch.linalg.eigh(gathered.gram(metric))
+    if metric is None and gathered.squares is not None and _cancels(values, gathered.bound):
+        values, vectors = torch.linalg.eigh(replace(gathered, squares=None).gram(None))
     s = values.clamp(min=0).sqrt().flip(0)
     # What is left where updates cancel is rounding too, of the units that went in.
-    rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes
+    rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes if metric is None else 0.0
     kept = int((s > max(FLOOR * float(s.max()), rounding)).sum()) if s.numel() else 0
     x, energy = vectors.flip(1)[:, :kept], float(values.clamp(min=0).sum())
-    return Decomposed(s[:kept], x, core, gathered.lift, out > in_, energy, gathered.bias)
+    return Decomposed(s[:kept], x, gathered.core, gathered.lift, flipped, energy, gathered.bias)
+
+
+def _cancels(values: Tensor, bound: float) -> bool:
+    """Whether the sum is so much smaller than its terms that products of their Grams have lost its digits."""
+    return values.numel() > 0 and float(values.max()) * 4 < bound
 
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Σ ΔWᵢ (or its transpose) = lift · core, the columns of lift orthonormal; Σ |a||b| of all units; the bias."""
+    """Σ ΔWᵢ (or its transpose) = (product of lift) · (product of core), the columns of the lift orthonormal.
+
+    `sizes` is Σ |a||b| of all units. `squares` is core · coreᵀ, where it follows from the units' Grams;
+    it is off by rounding of `bound`, which is never less than its largest eigenvalue.
+    """
 
     lift: tuple[Tensor, ...]
-    core: Tensor
+    core: tuple[Tensor, ...]
     sizes: float
     bias: Tensor | None
+    squares: Tensor | None = None
+    bound: float = 0.0
+
+    def gram(self, metric: Tensor | None) -> Tensor:
+        """core · (metric ·) coreᵀ."""
+        if metric is None and self.squares is not None:
+            return self.squares
+        first, *others = self.core
+        for factor in others:
+            first = first @ factor
+        measured = first if metric is None else first @ metric.to(first)
+        return measured @ first.T
 
 
 def _stacked(updates: Updates, flipped: bool) -> _Gathered:
     import torch
 
-    whole = cat([delta.to(dtype=torch.float64) for delta in updates])
-    # Balanced: a large column of b that meets a small row of a must not hide the others.
-    units = balanced(_transposed(whole) if flipped else whole)
-    sizes = float(pool([units]).sizes().sum())
-    if units.rank <= GRAM_LIMIT:
-        whiten, back = _gram_basis(units.b)
-        return _Gathered((units.b, whiten), back @ units.a, sizes, whole.bias)
-    q, r = torch.linalg.qr(units.b)
-    return _Gathered((q,), r @ units.a, sizes, whole.bias)
+    (units,) = _blocks(updates, sum(updates.ranks))
+    b, a = (units.a.T, units.b.T) if flipped else (units.b, units.a)
+    outer, inner = b.T @ b, a @ a.T
+    left, right = outer.diagonal().sqrt(), inner.diagonal().sqrt()
+    sizes = left * right * units.scale.abs()
+    # Balanced, |a| = |b|: a large column of b that meets a small row of a must not hide the others.
+    to_b = (sizes.sqrt() / left).where(sizes > 0, 0.0)
+    to_a = (sizes.sqrt() / right).where(sizes > 0, 0.0) * units.scale.sign()
+    total = float(sizes.sum())
+    if len(sizes) > GRAM_LIMIT:
+        q, r = torch.linalg.qr(b * to_b)
+        return _Gathered((q,), ((r * to_a) @ a,), total, units.bias)
+    outer, inner = outer * to_b * to_b[:, None], inner * to_a * to_a[:, None]
+    whiten, back, largest = _gram_basis(outer)
+    squares = back @ inner @ back.T
+    bound = largest * float(inner.abs().sum(1).max())
+    return _Gathered((b, to_b[:, None] * whiten), (back * to_a, a), total, units.bias, squares, bound)
 
 
 def _dense(updates: Updates, flipped: bool) -> _Gathered:
     import torch
 
     total, sizes, biases = None, 0.0, []
-    for delta in updates:
-        part = delta.to(dtype=torch.float64).folded()
-        total = part.b.new_zeros(updates.shape) if total is None else total
-        total.addmm_(part.b, part.a)
-        sizes += float(pool([part]).sizes().sum())
-        biases += [] if part.bias is None else [part.bias]
+    for units in _blocks(updates, BLOCK):
+        a = units.a * units.scale[:, None]
+        total = a.new_zeros(updates.shape) if total is None else total
+        total.addmm_(units.b, a)
+        sizes += float((torch.linalg.vector_norm(units.b, dim=0) * torch.linalg.vector_norm(a, dim=1)).sum())
+        biases += [] if units.bias is None else [units.bias]
     assert total is not None
     bias = torch.stack(biases).sum(0) if biases else None
-    return _Gathered((), total.T.contiguous() if flipped else total, sizes, bias)
+    return _Gathered((), (total.T.contiguous() if flipped else total,), sizes, bias)
 
 
-def _gram_basis(b: Tensor) -> tuple[Tensor, Tensor]:
-    """(w, v) with b = (b w) v and the columns of b w orthonormal, from the eigenvectors of bᵀb."""
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """N units as they are stored, in float64: b (out, N), a (N, in), `scale` (N,); the sum of their biases."""
+
+    b: Tensor
+    a: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+
+def _blocks(updates: Updates, limit: int) -> Iterator[_Units]:
+    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again."""
     import torch
 
-    values, vectors = torch.linalg.eigh(b.T @ b)
-    kept = values > torch.finfo(b.dtype).eps * values.max()
+    groups = _groups(updates.ranks, limit)
+    width, buffers = max(map(sum, groups)), None
+    loads = iter(updates)
+    for ranks in groups:
+        at, biased = 0, []
+        for delta in islice(loads, len(ranks)):
+            flat = delta if delta.mid is None else delta.to(dtype=torch.float64).plain()
+            if buffers is None:
+                (out, in_), new = updates.shape, torch.zeros((), dtype=torch.float64, device=flat.b.device).new_empty
+                buffers = new(out, width), new(width, in_), new(width)
+            units = slice(at, at + flat.rank)
+            buffers[0][:, units] = flat.b
+            buffers[1][units] = flat.a
+            buffers[2][units] = flat.scale
+            biased += [] if flat.bias is None else [flat]
+            at = units.stop
+            del delta, flat  # before the next is loaded
+        assert buffers is not None
+        yield _Units(buffers[0][:, :at], buffers[1][:at], buffers[2][:at], total_bias(biased))
+
+
+def _groups(ranks: Sequence[int], limit: int) -> list[list[int]]:
+    """Ranks in order, in groups of at most `limit` together; a larger one stands alone."""
+    groups: list[list[int]] = []
+    for rank in ranks:
+        if not groups or sum(groups[-1]) + rank > limit:
+            groups.append([])
+        groups[-1].append(rank)
+    return groups
+
+
+def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
+    """(w, v, λ) with b = (b w) v, the columns of b w orthonormal, from b's Gram; its largest eigenvalue."""
+    import torch
+
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > torch.finfo(gram.dtype).eps * values.max()
     root = values[kept].sqrt()
-    return vectors[:, kept] / root, root[:, None] * vectors[:, kept].T
-
-
-def _transposed(delta: LowRank) -> LowRank:
-    import torch
-
-    flat = delta if delta.mid is None else delta.to(dtype=torch.float64).plain()
-    return LowRank(b=flat.a.T, a=flat.b.T, scale=flat.scale)
+    return vectors[:, kept] / root, root[:, None] * vectors[:, kept].T, float(values.max())
 
 
 def _kept(deltas: Updates) -> LowRank:

@@ -40,11 +40,8 @@ class Units:
 
     def balanced(self) -> Units:
         """The same products with |a| = |b|; a unit whose product is zero becomes zero in both halves."""
-        left, right = _lengths(self.b), _lengths(self.a)
-        alive = (left > 0) & (right > 0)
-        root = (left / right).sqrt().where(alive, 0.0)[:, None]
-        back = (right / left).sqrt().where(alive, 0.0)[:, None]
-        return replace(self, a=self.a * root, b=self.b * back)
+        to_a, to_b = _balance(_lengths(self.a), _lengths(self.b))
+        return replace(self, a=self.a * to_a[:, None], b=self.b * to_b[:, None])
 
     def signed(self) -> Units:
         """The same products, each with the largest entry of its `a` positive (the first of equals)."""
@@ -123,7 +120,8 @@ def balanced(delta: LowRank) -> LowRank:
     import torch
 
     flat = delta.to(dtype=torch.float64).folded()
-    return replace(pool([flat]).balanced().lowrank(), bias=flat.bias)
+    to_a, to_b = _balance(_lengths(flat.a), torch.linalg.vector_norm(flat.b, dim=0))
+    return replace(flat, a=flat.a * to_a[:, None], b=flat.b * to_b)
 
 
 def total_bias(deltas: Sequence[LowRank]) -> Tensor | None:
@@ -134,13 +132,17 @@ def total_bias(deltas: Sequence[LowRank]) -> Tensor | None:
     return torch.stack(parts).sum(0) if parts else None
 
 
-def zero(like: LowRank) -> LowRank:
-    """The update zero of that shape, in float64: one unit of zeros, since an update has a rank."""
+def nothing(shape: tuple[int, int]) -> LowRank:
+    """The update zero of that (out, in), in float64: one unit of zeros, since an update has a rank."""
     import torch
 
-    out, in_ = like.shape
-    zeros = torch.zeros(out + in_, 1, dtype=torch.float64, device=like.b.device)
-    return LowRank(b=zeros[:out], a=zeros[out:].T)
+    return LowRank(b=torch.zeros(shape[0], 1, dtype=torch.float64), a=torch.zeros(1, shape[1], dtype=torch.float64))
+
+
+def _balance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """What halves of these lengths are multiplied by to be of one length; 0 for both where the product is zero."""
+    alive = (a > 0) & (b > 0)
+    return (b / a).sqrt().where(alive, 0.0), (a / b).sqrt().where(alive, 0.0)
 
 
 def _lengths(rows: Tensor) -> Tensor:

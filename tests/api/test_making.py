@@ -28,7 +28,7 @@ from loramerge.errors import (
 from loramerge.formats._format import open_adapter
 from loramerge.methods.merge.lego import Options
 from loramerge.options import dump
-from loramerge.recipe import Ingredient, Recipe, from_mapping
+from loramerge.recipe import Ingredient, Recipe, Rule, from_mapping
 from loramerge.workspace.results import read_record
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -505,7 +505,7 @@ def test_a_call_amounts_to_a_recipe(session, two):
             "n_init": 10,
             "k": 8,
         },
-        modules={"*.v": {"k": "4"}},
+        modules=(Rule("*.v", options={"k": 4}),),
         weights="sqrt",
         seed=3,
     )

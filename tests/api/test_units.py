@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from loramerge import api
+from loramerge.core.provenance import sha256_file
 from loramerge.errors import BadConfig, BadOption, LoramergeError, NotFound, OutputExists, UsageError
 from loramerge.formats._format import open_adapter
 
@@ -260,6 +261,53 @@ def test_units_of_dora_cannot_be_left_out_one_by_one(session, make_adapter):
 def test_a_folder_without_a_table_is_not_one_of_units(session, make_adapter):
     with pytest.raises(NotFound, match=TABLE):
         api.assemble(session, make_adapter("x"), session.folder / "whole")
+
+
+def test_what_is_assembled_is_a_result_of_the_workspace(session, make_adapter):
+    taken_apart(session, make_adapter("x", rank=3))
+
+    api.assemble(session, session.folder / "units", Path("deep/less"), keep="unit<2")
+    made = together(session)
+
+    less, whole = session.workspace.results()
+    assert (less.name, less.path, less.base, less.rank, less.modules) == ("less", "deep/less", "acme/base", 2, 4)
+    assert (whole.name, whole.path, whole.rank) == ("whole", "whole", 3)
+    assert {pin.path: pin.sha256 for pin in whole.files} == {
+        name: sha256_file(made.path / name) for name in (WEIGHTS, CONFIG)
+    }
+    assert [row["name"] for row in api.verify(session)] == ["less", "whole"]
+
+
+@pytest.mark.parametrize(
+    ("out", "complaint"),
+    [
+        ("a b", "cannot be the name of a result"),
+        ("deep/x", "'x' is the name of a source"),
+        ("units", "take the place of the input 'units'"),
+        ("units/adapter", "take the place of the input 'units'"),
+    ],
+)
+def test_an_output_that_cannot_be_a_result_is_refused_before_any_work(session, make_adapter, out, complaint):
+    folder = make_adapter("x")
+    taken_apart(session, folder)
+    api.pull(session, [str(folder)])
+    before = sorted(session.folder.rglob("*"))
+
+    with pytest.raises(BadOption, match=complaint):
+        api.assemble(session, session.folder / "units", Path(out), force=True)
+
+    assert sorted(session.folder.rglob("*")) == before
+    assert [entry.role for entry in session.workspace.entries()] == ["source"]
+
+
+def test_an_assembled_result_is_replaced_by_force_and_recorded_anew(session, make_adapter):
+    taken_apart(session, make_adapter("x", rank=3))
+    together(session)
+
+    together(session, keep="unit<2", force=True)
+
+    assert [(entry.name, entry.rank) for entry in session.workspace.results()] == [("whole", 2)]
+    assert api.verify(session)
 
 
 def test_outputs_that_are_there_stay_as_they_are(session, make_adapter):

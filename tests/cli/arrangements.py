@@ -149,6 +149,19 @@ def recipe(content: str) -> Arrange:
     return in_turn(two, text("recipe.yaml", content))
 
 
+def dead(here: Place) -> None:
+    """./a is an update of zero: its B is."""
+    two(here)
+    change_tensors(here.work / "a", lambda found: {k: t * (0.0 if "lora_B" in k else 1.0) for k, t in found.items()})
+
+
+def opposite(here: Place) -> None:
+    """./b is minus ./a."""
+    two(here)
+    write_adapter(here.work / "b", rank=4, seed=1)
+    change_tensors(here.work / "b", lambda found: {k: t * (-1.0 if "lora_B" in k else 1.0) for k, t in found.items()})
+
+
 other_base = in_turn(two, adapter("b", base="acme/other"))
 other_shape = in_turn(two, adapter("b", shape=(8, 16)))
 uneven = in_turn(two, adapter("a", layers=3))  # six units in two modules, four in the third

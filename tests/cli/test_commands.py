@@ -8,9 +8,11 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import yaml
+from changes import change_config
 
 from loramerge.cli.main import COMMANDS
 from loramerge.core.provenance import sha256_file
@@ -25,6 +27,8 @@ BEFORE = {
 }
 ENDLESS = {"hub", "demo"}
 """`hub serve` runs until it is stopped, and has a test of its own below; so has the demo, which takes minutes."""
+APART = {"stats"}
+"""Runs a base model: `test_stats.py` has one."""
 
 
 def example(name):
@@ -40,7 +44,7 @@ def run_all(run, lines):
         assert found.code == 0, found.err
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS.names()) - ENDLESS))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS.names()) - ENDLESS - APART))
 def test_the_example_of_a_command_runs(run, work, name):
     run_all(run, BEFORE.get(name, []))
 
@@ -60,23 +64,46 @@ def test_the_example_of_the_demo_runs():
     assert "digits" in found.stdout
 
 
-def test_hub_serve_serves_until_it_is_stopped(run, tmp_path, monkeypatch):
+@contextmanager
+def hub_serve(folder, *options):
+    """The example of `hub serve` in a process of its own; interrupted in the end, it has to end well and silently."""
     words = shlex.split(COMMANDS["hub"].commands["serve"].epilog.removeprefix("Example: loramerge "))
-    line = [sys.executable, "-m", "loramerge", "--format", "json", *words, "--port", "0"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    line = [sys.executable, "-m", "loramerge", *options, *words, "--port", "0"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     try:
-        served = json.loads(process.stdout.readline())
-        monkeypatch.setenv("HF_TOKEN", served["token"])
-        found = run("--endpoint", served["endpoint"], "--format", "json", "search")
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "")
+
+
+def test_hub_serve_serves_until_it_is_stopped(run, tmp_path, monkeypatch):
+    with hub_serve(tmp_path, "--format", "json") as process:
+        served = json.loads(process.stdout.readline())
+        monkeypatch.setenv("HF_TOKEN", served["token"])
+        found = run("--endpoint", served["endpoint"], "--format", "json", "search")
 
     assert served["user"] == "me"
     assert served["token"].startswith("hf_")
+    assert served["notes"] == []
     assert found.data == []
-    assert (process.returncode, said) == (0, "")
     assert (tmp_path / "hub" / "hub.sqlite").is_file()
+
+
+def test_hub_serve_started_again_says_that_its_token_was_shown(tmp_path):
+    with hub_serve(tmp_path) as process:
+        first = process.stderr.readline()
+    with hub_serve(tmp_path) as process:
+        note, hint = (process.stderr.readline() for _ in range(2))
+    with hub_serve(tmp_path, "--format", "json") as process:
+        served = json.loads(process.stdout.readline())
+
+    assert " HF_TOKEN=hf_" in first
+    assert "was shown at the first start" in note
+    assert "next: export HF_ENDPOINT=http" in hint
+    assert "HF_TOKEN" not in hint
+    assert (served["token"], served["notes"]) == (None, [note.strip()])
 
 
 # One row for each command that prints data: command line, what `-q` prints, keys of its JSON (of each row, of lists).
@@ -103,11 +130,24 @@ PRINTED = [
         {"name", "format", "base", "rank", "scale", "modules", "families", "commit", "notes"},
     ),
     ("show acme/math-lora", [], ["math-lora"], {"name", "base", "rank", "families", "commit", "licence", "files"}),
-    ("inspect math-lora --modules", [], ["layers.0.q", "layers.0.v", "layers.1.q", "layers.1.v"], {"norm", "spectrum"}),
+    (
+        "inspect math-lora --modules",
+        [],
+        ["layers.0.q", "layers.0.v", "layers.1.q", "layers.1.v"],
+        {"families", "modules", "notes"},
+    ),
     ("decompose math-lora -o math-units", [], ["{work}/math-units"], {"path", "units", "of", "modules"}),
     ("assemble u -o whole", ["decompose math-lora -o u"], ["{work}/whole"], {"path", "units", "of", "modules"}),
     ("lego --k 8", [], ["{work}/lego-8"], MERGED | {"energy_kept", "cluster_sizes", "mixed"}),
     ("merge --rank 2", [], ["{work}/linear-2"], MERGED | {"relative_error"}),
+    ("interpolate math-lora code-lora --at 0.25", [], ["{work}/interpolate-0.25"], MERGED),
+    (
+        "interpolate math-lora code-lora --points 2 --path slerp -o way",
+        [],
+        ["way-000", "way-001"],
+        {"t", "name", "path", "rank", "norm"},
+    ),
+    ("ema math-lora code-lora my-own-lora --beta 0.5", [], ["{work}/ema-0.5"], MERGED),
     ("merge --method cat", [], ["{work}/cat-14"], MERGED),
     (
         "merge --plan",
@@ -374,13 +414,25 @@ def test_a_plan_writes_nothing_and_says_what_it_takes(run, work):
     assert found["write_bytes"] == 2 * 4 * 8 * ((8 + 8) + (6 + 8))
 
 
-def test_inspect_tells_families_and_modules(run, work):
-    families = run("inspect", "math-lora")
-    modules = run("inspect", "math-lora", "--format", "json").data
+@pytest.mark.parametrize("flags", [[], ["--modules"]])
+def test_inspect_tells_scripts_families_modules_and_notes(run, work, flags):
+    change_config(work / "my-own-lora", trained_by="hand")
 
-    assert "numerical rank" in families.out
-    assert [row["rank"] for row in modules] == [4, 4, 4, 4]
-    assert all(len(row["spectrum"]) == 4 for row in modules)
+    found = run("inspect", "./my-own-lora", *flags, "--format", "json").data
+
+    assert [row["modules"] for row in found["families"]] == [2, 2]
+    assert [row["rank"] for row in found["modules"]] == [2, 2, 2, 2]
+    assert all(len(row["spectrum"]) == 2 for row in found["modules"])
+    assert any("trained_by" in note for note in found["notes"])
+
+
+def test_inspect_tells_people_families_and_notes(run, work):
+    change_config(work / "my-own-lora", trained_by="hand")
+
+    found = run("inspect", "./my-own-lora")
+
+    assert "numerical rank" in found.out
+    assert "trained_by" in found.err
 
 
 def test_decompose_hints_at_the_way_back_and_the_way_back_is_exact(run, work):

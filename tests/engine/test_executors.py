@@ -11,12 +11,11 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from loramerge.engine.executors import ordered_map
-from loramerge.engine.plan import Request, plan
-from loramerge.engine.run import run
+from loramerge.engine.plan import Request, Setting, plan
+from loramerge.engine.run import Inputs, run
 from loramerge.errors import BadTensor, LoramergeError
 from loramerge.formats._format import open_adapter
 from loramerge.linalg import ranks
-from loramerge.methods._method import MERGE
 
 # Starting processes takes seconds, so each claim about them is made by one test.
 here = pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 3)])
@@ -24,10 +23,11 @@ here = pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 
 
 def merged(adapters, method, options, kind, workers):
     """All factors of a merge as bytes."""
-    asked = Request(method, options, [1.0] * len(adapters), ranks.parse("3"))
-    made = plan(adapters, asked, MERGE[method], executor=kind, workers=workers)
+    asked = Request(Setting(method, options, [1.0] * len(adapters), ranks.parse("3")))
+    made = plan(adapters, asked, executor=kind, workers=workers)
     return [
-        (done.module, done.delta.b.numpy().tobytes(), done.delta.a.numpy().tobytes()) for done in run(made, adapters)
+        (done.module, done.delta.b.numpy().tobytes(), done.delta.a.numpy().tobytes())
+        for done in run(made, Inputs(tuple(adapters)))
     ]
 
 
@@ -46,6 +46,7 @@ def test_no_jobs_are_no_results():
     ("method", "options", "others"),
     [
         ("linear", {}, [("threads", 1), ("threads", 2), ("threads", 4)]),
+        ("ties", {"density": 0.3}, [("threads", 2), ("threads", 4), ("processes", 2)]),
         ("lego", {"k": 5}, [("threads", 1), ("threads", 2), ("threads", 4), ("processes", 2)]),
     ],
 )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from loramerge import options as texts
-from loramerge.engine.plan import Request, plan, resolve_device
-from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
+from loramerge.engine.plan import Request, Setting, plan, resolve_device
+from loramerge.errors import BadOption, NeedsBase, NeedsData, ShapeMismatch, UsageError
 from loramerge.linalg import ranks
-from loramerge.methods._method import MERGE
 
 Q = (8, 4, 2)
 
 
-def planned(adapters, method="linear", *, options=None, weights=None, rank="max", run=None, **request):
-    """A plan with one weight of 1/n for each adapter, unless said."""
-    share = [1 / len(adapters)] * len(adapters) if adapters else []
-    asked = Request(method, options or {}, weights or share, ranks.parse(rank), **request)
-    return plan(adapters, asked, MERGE[method], **(run or {}))
+def planned(
+    adapters, method="linear", *, options=None, weights=None, rank="max", rules=(), statistics=(), run=None, **request
+):
+    """A plan with one weight of 1/n for each adapter, unless said; `rules` are patterns with options, or settings."""
+    share = weights or ([1 / len(adapters)] * len(adapters) if adapters else [])
+    setting = Setting(method, options or {}, share, ranks.parse(rank))
+    overrides = {
+        pattern: rule if isinstance(rule, Setting) else replace(setting, options={**setting.options, **rule})
+        for pattern, rule in dict(rules).items()
+    }
+    return plan(adapters, Request(setting, overrides, **request), statistics=statistics, **(run or {}))
 
 
 def bounds(made):
@@ -99,7 +106,7 @@ def test_the_first_pattern_that_matches_gives_a_module_its_options(header):
     rules = {"layers.[0-1].q": {"k": "2"}, "*.q": {"k": 3}, "layers.12.*": {"k": 5, "gauge": "balanced"}}
 
     made = planned(
-        [header("x", dict.fromkeys(names, (8, 8, 8)))], "lego", options={"k": 4, "gauge": "raw"}, overrides=rules
+        [header("x", dict.fromkeys(names, (8, 8, 8)))], "lego", options={"k": 4, "gauge": "raw"}, rules=rules
     )
 
     chosen = {job.module: (job.options.k, job.options.gauge) for job in made.jobs}
@@ -115,14 +122,68 @@ def test_a_pattern_that_matches_nothing_is_an_error(header):
     rules = {"q": {"k": 1}, "*.nothing": {"k": 1}}
 
     with pytest.raises(BadOption, match=r"No module matches '\*.nothing'"):
-        planned([header("x", q=Q)], "lego", options={"k": 2}, overrides=rules)
+        planned([header("x", q=Q)], "lego", options={"k": 2}, rules=rules)
 
 
 def test_an_option_that_a_method_does_not_have_is_refused_also_for_some_modules(header):
     with pytest.raises(BadOption, match="no option 'reweigth'") as caught:
-        planned([header("x", q=Q)], "lego", options={"k": 2}, overrides={"q": {"reweigth": "none"}})
+        planned([header("x", q=Q)], "lego", options={"k": 2}, rules={"q": {"reweigth": "none"}})
 
     assert "reweight" in caught.value.hint
+
+
+def test_a_module_can_have_a_method_weights_and_a_rank_of_its_own(header):
+    adapters = [header("x", q=(8, 8, 2), v=(8, 8, 2)), header("y", q=(8, 8, 3), v=(8, 8, 3))]
+
+    made = planned(adapters, rank="1", rules={"v": Setting("cat", {}, [1.0, -2.0], ranks.parse("max"))})
+
+    chosen = {job.module: (job.method, job.weights, job.spec.rank) for job in made.jobs}
+    assert chosen == {"q": ("linear", (0.5, 0.5), 1), "v": ("cat", (1.0, -2.0), 5)}
+    assert made.grains == ("coefficients", "factors")
+
+
+def test_a_pattern_that_matches_nothing_is_told_what_is_near(header):
+    with pytest.raises(BadOption) as caught:
+        planned([header("x", {"layers.0.query": Q})], rules={"layers.0.qurey": {}})
+
+    assert "layers.0.query" in caught.value.hint
+
+
+def test_adapters_without_a_module_count_as_zeros_where_that_matters(header):
+    adapters = [header("x", q=Q, v=Q), header("y", q=Q)]
+
+    made = {job.module: job for job in planned(adapters, "slerp").jobs}
+
+    assert made["v"].members == (0, 1)
+    assert (made["v"].ranks, made["v"].held) == ((2,), (2, 1))
+
+
+def test_a_method_takes_so_many_adapters_and_no_other_number(header):
+    with pytest.raises(UsageError, match="slerp takes 2 adapters, not 3"):
+        planned([header(name, q=Q) for name in "xyz"], "slerp")
+
+
+def test_statistics_that_a_method_needs_and_nobody_gave_are_named(header):
+    with pytest.raises(NeedsData, match="regmean needs grams of x for q") as caught:
+        planned([header("x", q=Q)], "regmean")
+
+    assert "loramerge stats x" in caught.value.hint
+
+
+def test_a_dense_result_can_have_a_higher_rank_than_its_inputs_together(header):
+    made = planned([header("x", q=(32, 64, 2)), header("y", q=(32, 64, 3))], "ties", rank="20")
+
+    assert made.rank == 20
+
+
+def test_a_dense_result_is_not_kept_where_memory_is_short(header):
+    adapters = [header(name, {"q": (4096, 4096, 16)}) for name in "xy"]
+    whole = planned(adapters, "ties")
+
+    tight = planned(adapters, "ties", run={"max_memory": whole.memory - 1})
+
+    assert (whole.jobs[0].hold, tight.jobs[0].hold) == (True, False)
+    assert tight.memory < whole.memory
 
 
 def test_dora_is_refused_because_its_update_depends_on_the_base(header):

@@ -10,11 +10,10 @@ import torch
 
 from loramerge.core.adapter import ModuleSpec
 from loramerge.core.lowrank import LowRank
-from loramerge.engine.plan import Request, plan
-from loramerge.engine.run import run
+from loramerge.engine.plan import Request, Setting, plan
+from loramerge.engine.run import Inputs, run
 from loramerge.formats._format import FORMATS, Outline, open_adapter
 from loramerge.linalg import ranks
-from loramerge.methods._method import MERGE
 
 # name: (out, in, kind, kernel); a convolution's `in` counts channels · kernel.
 SHAPES = {
@@ -68,8 +67,8 @@ def made(tmp_path):
 def merged(made, method="linear", *, weights=None, rank="sum", options=None, **more):
     """Module → Done, through files."""
     adapters = [open_adapter(one.folder) for one in made]
-    asked = Request(method, options or {}, weights or [1.0] * len(made), ranks.parse(rank), **more)
-    return {done.module: done for done in run(plan(adapters, asked, MERGE[method], workers=1), adapters)}
+    asked = Request(Setting(method, options or {}, weights or [1.0] * len(made), ranks.parse(rank)), **more)
+    return {done.module: done for done in run(plan(adapters, asked, workers=1), Inputs(adapters))}
 
 
 def total(made, weights, name):
@@ -175,8 +174,8 @@ def test_a_report_says_what_went_in_and_what_came_out(made):
 @pytest.mark.parametrize(("method", "options"), [("linear", {}), ("lego", {"k": 2})])
 def test_a_gpu_gives_the_same_numbers_and_hands_them_back_to_the_cpu(made, method, options):
     adapters = [open_adapter(one.folder) for one in made]
-    asked = Request(method, options, WEIGHTS, ranks.parse("2"))
-    found = list(run(plan(adapters, asked, MERGE[method], workers=1, device="cuda"), adapters))
+    asked = Request(Setting(method, options, WEIGHTS, ranks.parse("2")))
+    found = list(run(plan(adapters, asked, workers=1, device="cuda"), Inputs(adapters)))
 
     want = merged(made, method, weights=WEIGHTS, rank="2", options=options)
     for done in found:

@@ -11,8 +11,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers.pytorch_utils import Conv1D
+from standin import peft_delta, peft_layers, stand_in
 
 from loramerge.errors import UnsafePickle
 from loramerge.formats._format import Outline, open_adapter, outline_of, updates_of
@@ -43,48 +42,6 @@ def sample(adapter):
     usual = max({spec.rank for spec in adapter.modules.values()}, key=[s.rank for s in adapter.modules.values()].count)
     odd = [name for name, spec in adapter.modules.items() if spec.rank != usual or spec.kind != "linear"]
     return sorted({*names[::9], names[-1], *odd[:4]})
-
-
-def stand_in(adapter, names):
-    """Modules of the shapes and classes the adapter was trained on, under the same names."""
-    base = nn.Module()
-    for name in names:
-        spec = adapter.modules[name]
-        if spec.kind == "embedding":
-            layer = nn.utils.skip_init(nn.Embedding, spec.in_, spec.out)
-        elif adapter.base == "gpt2":
-            layer = Conv1D(spec.out, spec.in_)
-        else:
-            layer = nn.utils.skip_init(nn.Linear, spec.in_, spec.out, bias=False)
-        *path, leaf = name.split(".")
-        parent = base
-        for part in path:
-            if not hasattr(parent, part):
-                parent.add_module(part, nn.Module())
-            parent = getattr(parent, part)
-        parent.add_module(leaf, layer)
-    return base
-
-
-def peft_layers(folder, base, names):
-    """PEFT's layers on `base`, with the adapter's numbers in them, by name."""
-    config = peft.LoraConfig.from_pretrained(str(folder))
-    config.modules_to_save = config.task_type = None
-    model = peft.get_peft_model(base, config)
-    tensors = load_file(folder / "adapter_model.safetensors")
-    # The stand-in has some of the modules and none of the heads and biases.
-    prefixes = tuple(f"base_model.model.{name}.lora_" for name in names)
-    chosen = {key: tensor.float() for key, tensor in tensors.items() if key.startswith(prefixes)}
-    loaded = peft.set_peft_model_state_dict(model, chosen)
-    assert not loaded.unexpected_keys
-    assert not [key for key in loaded.missing_keys if "lora_" in key]
-    return {name: model.base_model.model.get_submodule(name) for name in names}
-
-
-def peft_delta(layer):
-    """PEFT's update, laid out as LowRank lays it out."""
-    delta = layer.get_delta_weight("default").detach()
-    return delta.T if isinstance(layer, peft.tuners.lora.Embedding) or layer.fan_in_fan_out else delta
 
 
 def assert_same(got, want):

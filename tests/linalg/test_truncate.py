@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from loramerge.core.lowrank import LowRank
+from loramerge.core.updates import Updates
 from loramerge.errors import ShapeMismatch
 from loramerge.linalg.ranks import parse
 from loramerge.linalg.truncate import GRAM_LIMIT, decompose, truncate_sum
@@ -181,8 +183,23 @@ def test_memory_does_not_grow_with_the_number_of_updates(draw):
 
     found = decompose(many)
 
-    assert found.core.shape == (8, 9)
+    assert [factor.shape for factor in found.core] == [(8, 9)]
     assert error(found.keep(4), one.dense()) <= 1e-12
+
+
+def test_a_sum_of_many_updates_holds_one_beside_the_one_that_is_loaded(draw):
+    loaded, alive = [], []
+
+    def load():
+        update = draw(4, (8, 9))
+        loaded.append(weakref.ref(update.b))
+        alive.append(sum(held() is not None for held in loaded))
+        return update
+
+    truncate_sum(Updates([load] * 50, [4] * 50, (8, 9)).weighted([1 / 50] * 50), 3)
+
+    assert len(alive) == 50
+    assert max(alive) <= 2
 
 
 @pytest.mark.cuda

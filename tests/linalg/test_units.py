@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from loramerge.core.lowrank import LowRank
-from loramerge.linalg.units import Units, balanced, pool, total_bias, zero
+from loramerge.linalg.units import Units, balanced, nothing, pool, total_bias
 
 
 @pytest.fixture
@@ -115,9 +115,7 @@ def test_biases_add_up_with_their_scales(draw):
 
 
 def test_zero_is_an_update_like_any_other():
-    like = LowRank(b=torch.ones(4, 3), a=torch.ones(3, 5))
-
-    found = zero(like)
+    found = nothing((4, 5))
 
     assert found.shape == (4, 5)
     assert found.rank == 1

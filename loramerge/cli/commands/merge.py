@@ -20,7 +20,7 @@ from loramerge.methods._method import MERGE
 @opt.sources
 @click.option("--method", metavar="METHOD", help=f"{', '.join(MERGE.names())}  [default: linear]")
 @click.option("-O", "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
-@click.option("--rank", metavar="RULE", help="N, max, sum, energy:T, elbow, sv-ratio:T, sv-fro:T  [default: max]")
+@opt.rank
 @click.option("--dump-recipe", is_flag=True, help="Print the recipe that these flags amount to; merge nothing.")
 @opt.making
 def command(

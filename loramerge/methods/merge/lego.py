@@ -21,7 +21,7 @@ Options
     gauge     raw: units as stored. balanced: each scaled to |a| = |b|. signed: balanced, and k-means
               groups lines, so that (a, b) and (−a, −b) coincide and each member is turned to its mean
     ref_rank  the r in √(r/k): mean, max or min of the adapters' numbers of living units, or a number
-    n_init    starts of k-means; the best is kept
+    n_init    starts of k-means; the best is kept. Small problems take up to ten times as many
 
 `--preset paper` is raw features, raw gauge, norm inf, both reweightings, ref_rank mean, n_init 10.
 
@@ -112,14 +112,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 def lego(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
     """k centroids of the units of all updates, in float64, and what the module's documentation lists."""
-    from loramerge.linalg.units import pool, total_bias, zero
+    from loramerge.linalg.units import nothing, pool, total_bias
 
     weighted = [update.times(weight) for update, weight in zip(updates, context.weights, strict=True)]
     units = pool(weighted)
     living = _settled(units.take(units.sizes() > 0), options.gauge)
     counts = {"units": len(living), "dead": len(units) - len(living)}
     if not len(living):
-        return Outcome([replace(zero(updates[0]), bias=total_bias(weighted))], {**counts, "k": 0})
+        return Outcome([replace(nothing(updates[0].shape), bias=total_bias(weighted))], {**counts, "k": 0})
     found = _clustered(living, options, zlib.crc32(f"{context.module}:{context.seed}".encode()))
     centroids, cancelled = _centroids(living, found, options)
     delta = replace(centroids.balanced().lowrank(), bias=total_bias(weighted))
@@ -280,5 +280,4 @@ METHOD = Method(
         "gauge": "units are taken as they are stored: a rotation of them is another input",
         "linearity": "means and clusters are not linear in the weights",
     },
-    gauge_invariant=False,
 )

@@ -15,25 +15,7 @@ Source: task arithmetic, Ilharco et al. 2022, https://arxiv.org/abs/2212.04089, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from loramerge.methods._method import Method
+from loramerge.methods._weighing import NoOptions, as_given
 
-from loramerge.core.updates import Updates
-from loramerge.methods._method import Context, Method, Outcome
-
-if TYPE_CHECKING:
-    from loramerge.core.lowrank import LowRank
-
-
-@dataclass(frozen=True)
-class Options:
-    """None: weights and rank are every method's."""
-
-
-def linear(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
-    """Σ wᵢ ΔWᵢ, its terms not yet loaded."""
-    return Outcome(Updates.of(updates).weighted(context.weights))
-
-
-METHOD = Method(linear, Options, source="https://arxiv.org/abs/2212.04089")
+METHOD = Method(as_given, NoOptions, source="https://arxiv.org/abs/2212.04089", on="coefficients")

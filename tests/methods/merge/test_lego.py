@@ -386,3 +386,13 @@ def test_every_variant_runs_on_trained_adapters(trained):
 
         assert outcome.delta.rank == 8
         assert 0.2 < norm(outcome.delta) / max(norm(u) for u in updates) < 5
+
+
+# With all units and nothing reweighted LEGO is the sum.
+_ALL = {"k": 10**6, "reweight": "none"}
+VARIANTS = [
+    (_ALL, {"idempotence"}),
+    ({**_ALL, "features": "product"}, {"idempotence"}),
+    ({"k": 5, "features": "product"}, METHOD.breaks),
+    ({"k": 5, "gauge": "raw", "features": "normalized"}, METHOD.breaks),
+]

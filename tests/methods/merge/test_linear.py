@@ -5,12 +5,14 @@ import torch
 
 from loramerge.core.lowrank import LowRank
 from loramerge.linalg.measure import relative_error
+from loramerge.methods._grains import apply
 from loramerge.methods._method import Context
-from loramerge.methods.merge.linear import METHOD, Options, linear
+from loramerge.methods._weighing import NoOptions
+from loramerge.methods.merge.linear import METHOD
 
 
 def merge(updates, *weights):
-    return linear(updates, Options(), Context("layer.0", weights)).delta
+    return apply(METHOD, updates, NoOptions(), Context("layer.0", weights)).delta
 
 
 def test_the_sum_of_two_updates_is_the_dense_sum(draw):
