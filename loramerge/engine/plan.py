@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from loramerge.core.adapter import Adapter, ModuleSpec, widest
@@ -196,17 +197,17 @@ def _check_options(jobs: Sequence[Job]) -> None:
 def _check_statistics(
     jobs: Sequence[Job], adapters: Sequence[Adapter], statistics: Sequence[Statistics | None]
 ) -> None:
+    known = [*statistics, *[None] * (len(adapters) - len(statistics))]
     for job in jobs:
-        for kind in job.plugin.needs:
-            for at in job.members:
-                found = statistics[at] if at < len(statistics) else None
-                if found is None or not found.has(kind, job.module):
-                    name = adapters[at].name
-                    raise NeedsData(
-                        f"{job.method} needs {kind} of {name} for {job.module}, and there are none.",
-                        where=found.name if found else name,
-                        hint=f"loramerge stats {name} --base MODEL --text FILE -o FILE, then --data {name}=FILE",
-                    )
+        for kind, at in product(job.plugin.needs, job.members):
+            adapter, found = adapters[at], known[at]
+            if job.module in adapter.modules and not (found and found.has(kind, job.module)):
+                raise NeedsData(
+                    f"{job.method} needs {kind} of {adapter.name} for {job.module}, and there are none.",
+                    where=found.name if found else adapter.name,
+                    hint=f"loramerge stats {adapter.name} --base MODEL --text FILE -o FILE,"
+                    f" then --data {adapter.name}=FILE",
+                )
 
 
 def _job(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, overload
 
 from loramerge.engine.executors import ordered_map
 
@@ -57,7 +57,7 @@ def merge_module(job: Job, inputs: Inputs) -> Done:
     method = MERGE[job.method]
     norms: dict[int, float] = {}
     updates = _updates(job, inputs.adapters, norms)
-    data = {name: _statistics(job, inputs, name) for name in method.needs}
+    data = {name: _Statistics(job, inputs, name) for name in method.needs}
     outcome = apply(method, updates, job.options, Context(job.module, job.weights, job.seed, data=data))
     report: dict[str, Any] = {"adapters": len(updates), "rank_in": sum(job.ranks), **outcome.report}
     if method.rank == "free":
@@ -105,14 +105,47 @@ def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> 
     return lazy if sum(job.held) >= min(job.spec.shape) else Updates.of(list(lazy))
 
 
-def _statistics(job: Job, inputs: Inputs, name: str) -> list[Tensor]:
-    """One tensor per update; the planner has seen that they are there."""
-    found = []
-    for at in job.members:
-        statistics = inputs.statistics[at]
-        assert statistics is not None
-        found.append(statistics.load(name, job.module).to(device=job.device))
-    return found
+class _Statistics(Sequence["Tensor"]):
+    """One kind of statistics, one tensor per update, each loaded when it is asked for.
+
+    An adapter that lacks the module, and of which nothing was measured there, counts as an update of zero
+    that meets what the others meet on average. The planner has seen that those with the module have theirs.
+    """
+
+    def __init__(self, job: Job, inputs: Inputs, kind: str) -> None:
+        self.job = job
+        self.kind = kind
+        self.sources = [inputs.statistics[at] for at in job.members]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @overload
+    def __getitem__(self, at: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, at: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(len(self))[at]]
+        found = self._load(self.sources[at])
+        return self._mean if found is None else found
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        total, count = None, 0
+        for source in self.sources:
+            found = self._load(source)
+            if found is not None:
+                total, count = (found if total is None else total + found), count + 1
+        assert total is not None
+        return total / count
+
+    def _load(self, source: Statistics | None) -> Tensor | None:
+        if source is None or not source.has(self.kind, self.job.module):
+            return None
+        return source.load(self.kind, self.job.module).to(device=self.job.device)
 
 
 def _metric(job: Job, inputs: Inputs) -> Tensor | None:
