@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loramerge import __version__
 from loramerge.api import summary
@@ -25,12 +26,15 @@ from loramerge.workspace.results import Record, new_folder, read_record, write_c
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Future
 
     from loramerge.api.prepare import Prepared
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
     from loramerge.core.lowrank import LowRank
     from loramerge.engine.extras import Extras
+
+T = TypeVar("T")
 
 _CARRIED = ("revision", "task_type", "fan_in_fan_out", "auto_mapping", "layer_replication")
 """Fields of the parents' configs that a result keeps where all parents agree."""
@@ -61,8 +65,10 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
     from loramerge.hub.card import card
 
     with new_folder(target, force) as folder:
-        lineage = lineage_of(work)
+        # Hashing needs no torch, so it goes on while torch is imported.
+        hashing = _ahead(partial(lineage_of, work))
         with one_thread():
+            lineage = hashing.result()
             extras = _extras(work)
             modules: dict[str, Any] = {}
             outline, updates = outline_of(work, extras), _updates(session, work, modules)
@@ -78,6 +84,16 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
         write_card(folder, card(target.name, lineage, report["families"], report["notes"]))
         _check(folder, outline)
     return report
+
+
+def _ahead(function: Callable[[], T]) -> Future[T]:
+    """What a function will have returned, or raised; nobody waits for it who leaves."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(function)
+    pool.shutdown(wait=False)
+    return found
 
 
 def unrecorded(session: Session, work: Prepared, target: Path) -> Mapping[str, Any] | None:

@@ -107,6 +107,8 @@ def cat(deltas: Sequence[LowRank]) -> LowRank:
 
     common_shape(deltas)
     parts = [delta.folded() for delta in deltas]
+    if len(parts) == 1:
+        return parts[0]
     biases = [part.bias for part in parts if part.bias is not None]
     return LowRank(
         b=torch.cat([part.b for part in parts], dim=1),

@@ -15,7 +15,7 @@ from loramerge.errors import BadConfig
 T = TypeVar("T")
 
 SCHEMA = 1
-_CHUNK = 1 << 20
+_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -115,7 +115,7 @@ def finite(value: Any) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """The file's sha256 as hex, read in pieces of a megabyte."""
+    """The file's sha256 as hex, read in pieces of some megabytes."""
     return _hexdigest(hashlib.sha256(), path)
 
 
@@ -126,9 +126,10 @@ def git_blob_sha1(path: Path) -> str:
 
 
 def _hexdigest(digest: hashlib._Hash, path: Path) -> str:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    with path.open("rb", buffering=0) as file:
+        piece = memoryview(bytearray(min(_CHUNK, path.stat().st_size + 1)))
+        while size := file.readinto(piece):
+            digest.update(piece[:size])
     return digest.hexdigest()
 
 

@@ -58,9 +58,10 @@ class Job:
         units = sum(self.held)
         stacked = self.bytes_in + self.plugin.copies * _EXACT * units * (self.spec.out + self.spec.in_)
         dense = 3 * _EXACT * self.spec.out * self.spec.in_ + stacked // len(self.members)
-        # Sums of weighed updates, and folds, take one update at a time.
-        one_by_one = self.plugin.on in ("coefficients", "stream") and units >= min(self.spec.shape)
-        return (dense if one_by_one else stacked) + 2 * _EXACT * self.spec.numel
+        # Sums of weighed updates take one at a time where a dense matrix is the smaller object; folds always do.
+        one_by_one = self.plugin.on == "coefficients" and units >= min(self.spec.shape)
+        grams = 3 * _EXACT * self.spec.in_**2 if "grams" in self.plugin.needs else 0
+        return (dense if one_by_one or self.plugin.on == "stream" else stacked) + grams + 2 * _EXACT * self.spec.numel
 
     def _entries(self) -> int:
         """The factors, a tile with its temporaries, and the result's matrix, or what stands for it."""

@@ -86,13 +86,23 @@ def parse_header(data: bytes, file_size: int, where: str = "the weights") -> Hea
     length = header_length(data[:8], file_size, where)
     if len(data) < 8 + length:
         raise FormatError(f"The header has {length:,} bytes, {len(data) - 8:,} are here.", where=where, hint=_AGAIN)
-    fields = _json.parse(data[8 : 8 + length], where=where, error=FormatError)
-    metadata = _metadata(fields.pop("__metadata__", {}), where)
-    if len(fields) > MAX_TENSORS:
-        raise FormatError(f"{len(fields):,} tensors; {MAX_TENSORS:,} is the limit.", where=where)
-    tensors = {name: _entry(name, value, where) for name, value in fields.items()}
-    _check_places(tensors, file_size - 8 - length, where)
+    try:
+        tensors, metadata = _parsed(data[8 : 8 + length], file_size - 8 - length)
+    except FormatError as error:
+        raise type(error)(error.message, where=where, hint=error.hint) from None
     return Header(tensors, metadata, where)
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: bytes, size: int) -> tuple[Mapping[str, Entry], Mapping[str, str]]:
+    """What a header says of `size` bytes; kept, as adapters that were trained alike have the same one."""
+    fields = _json.parse(text, where="", error=FormatError)
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    if len(fields) > MAX_TENSORS:
+        raise FormatError(f"{len(fields):,} tensors; {MAX_TENSORS:,} is the limit.")
+    tensors = {name: _entry(name, value) for name, value in fields.items()}
+    _check_places(tensors, size)
+    return tensors, metadata
 
 
 def read_header(path: Path) -> Header:
@@ -126,30 +136,28 @@ _AGAIN = "fetch the file again"
 _EARLIER = "take an earlier checkpoint of this adapter, or leave it out"
 
 
-def _metadata(value: Any, where: str) -> dict[str, str]:
+def _metadata(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise FormatError("The header's metadata is not a table of texts.", where=where)
+        raise FormatError("The header's metadata is not a table of texts.")
     if sum(len(key) + len(text) for key, text in value.items()) > MAX_METADATA:
-        raise FormatError(f"The header's metadata is longer than {MAX_METADATA:,} characters.", where=where)
+        raise FormatError(f"The header's metadata is longer than {MAX_METADATA:,} characters.")
     return value
 
 
-def _entry(name: str, value: Any, where: str) -> Entry:
-    check_name(name, where)
+def _entry(name: str, value: Any) -> Entry:
+    check_name(name, "")
     fields = value if isinstance(value, dict) else {}
     if fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise BadTensor(f"{name} is not described by dtype, shape and data_offsets.", where=where)
+        raise BadTensor(f"{name} is not described by dtype, shape and data_offsets.")
     dtype, shape, places = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not (_numbers(shape) and _numbers(places) and len(places) == 2):
-        raise BadTensor(f"{name} has a shape or a place that is no list of numbers.", where=where)
+        raise BadTensor(f"{name} has a shape or a place that is no list of numbers.")
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise BadTensor(f"{name} has an unknown dtype, {dtype!r}.", where=where)
+        raise BadTensor(f"{name} has an unknown dtype, {dtype!r}.")
     entry = Entry(dtype, tuple(shape), *places)
-    check_shape(name, entry.shape, where)
+    check_shape(name, entry.shape, "")
     if math.prod(entry.shape) * BITS[dtype] != (entry.end - entry.begin) * 8:
-        raise BadTensor(
-            f"{name} of shape {entry.shape} in {dtype} cannot take {entry.end - entry.begin:,} bytes.", where=where
-        )
+        raise BadTensor(f"{name} of shape {entry.shape} in {dtype} cannot take {entry.end - entry.begin:,} bytes.")
     return entry
 
 
@@ -157,16 +165,16 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
-def _check_places(tensors: Mapping[str, Entry], size: int, where: str) -> None:
+def _check_places(tensors: Mapping[str, Entry], size: int) -> None:
     end = 0
     for name, entry in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != end:
             fault = "overlaps the tensor before it" if entry.begin < end else "leaves a gap before it"
-            raise BadTensor(f"{name} {fault} (byte {entry.begin:,}).", where=where)
+            raise BadTensor(f"{name} {fault} (byte {entry.begin:,}).")
         end = entry.end
     if end != size:
         fault = "is cut off" if end > size else "goes on behind them"
-        raise FormatError(f"The tensors end at byte {end:,}, and the file {fault}.", where=where, hint=_AGAIN)
+        raise FormatError(f"The tensors end at byte {end:,}, and the file {fault}.", hint=_AGAIN)
 
 
 def load(path: Path, name: str) -> Tensor:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Passes = Iterable[tuple[int, Tensor]]
 
-EXACT_SIDE = 1024
+EXACT_SIDE = 512
 """Up to this min(out, in) the singular value decomposition is that of the whole matrix."""
 
 OVERSAMPLE = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loramerge.core.lowrank import LowRank, cat
@@ -30,7 +31,14 @@ def singular_values(delta: LowRank) -> Tensor:
 
 def norm(delta: LowRank) -> float:
     """‖ΔW‖ in Frobenius norm, right also where units cancel. Cost O((out + in) r²), at most O(out · in · r)."""
-    flat = _exact(delta)
+    import torch
+
+    # Folding the scale into the factors would copy them.
+    flat = replace(delta, scale=1.0, bias=None).to(dtype=torch.float64).plain()
+    return abs(delta.scale) * _unscaled_norm(flat)
+
+
+def _unscaled_norm(flat: LowRank) -> float:
     if flat.rank >= min(flat.shape):
         return float(flat.dense().norm())
     products = (flat.b.T @ flat.b) * (flat.a @ flat.a.T)

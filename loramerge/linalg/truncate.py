@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from loramerge.core.lowrank import LowRank, cat
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.units import nothing, total_bias
+from loramerge.linalg.units import column_lengths, nothing, total_bias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,7 +216,7 @@ def _dense(updates: Updates, flipped: bool) -> _Gathered:
         a = units.a * units.scale[:, None]
         total = a.new_zeros(updates.shape) if total is None else total
         total.addmm_(units.b, a)
-        sizes += float((torch.linalg.vector_norm(units.b, dim=0) * torch.linalg.vector_norm(a, dim=1)).sum())
+        sizes += float((column_lengths(units.b) * torch.linalg.vector_norm(a, dim=1)).sum())
         biases += [] if units.bias is None else [units.bias]
     assert total is not None
     bias = torch.stack(biases).sum(0) if biases else None

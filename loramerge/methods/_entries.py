@@ -120,7 +120,7 @@ def l1_ratios(tiles: Tiles | Stack, mask: Callable[[int, Tensor], Tensor]) -> li
 
 
 def totals(tiles: Tiles | Stack, measure: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """(k,) the sums of `measure(start, tile)`, (k, rows, in), over all entries in float64; free of the tiles' height."""
+    """(k,) the sums of `measure(start, tile)`, (k, rows, in), over all entries, in float64; no matter the tiles."""
     import torch
 
     rows: Tensor | None = None

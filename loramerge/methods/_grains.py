@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from loramerge.core.updates import Updates
 from loramerge.methods._method import Context, Fold, Grain, Method, Outcome
@@ -18,8 +18,32 @@ if TYPE_CHECKING:
 def apply(method: Method, updates: Sequence[LowRank], options: Any, context: Context) -> Outcome:
     """What a method makes of the updates of one module, before it is cut to a rank."""
     if method.random:
-        context = replace(context, keys=tuple(key(update) for update in updates))
+        context = replace(context, keys=Keys(updates))
     return _GRAINS[method.on](method, updates, options, context)
+
+
+class Keys(Sequence[int]):
+    """The `key` of each update, computed when it is first asked for."""
+
+    def __init__(self, updates: Sequence[LowRank]) -> None:
+        self._updates = updates
+        self._known: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._updates)
+
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[int]: ...
+
+    def __getitem__(self, at: int | slice) -> int | list[int]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if at not in self._known:
+            self._known[at] = key(self._updates[at])
+        return self._known[at]
 
 
 def key(update: LowRank) -> int:

@@ -33,7 +33,7 @@ class Context:
     module: str
     weights: tuple[float, ...]
     seed: int = 0
-    keys: tuple[int, ...] = ()
+    keys: Sequence[int] = ()
     data: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
 
 

@@ -16,18 +16,35 @@ from loramerge.engine.run import Inputs, run
 from loramerge.errors import BadTensor, LoramergeError
 from loramerge.formats._format import open_adapter
 from loramerge.linalg import ranks
+from loramerge.methods._method import MERGE
 
 # Starting processes takes seconds, so each claim about them is made by one test.
 here = pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 3)])
 
 
+class Measured:
+    """Statistics that some model could have; a class of this file, so that it pickles."""
+
+    name = "measured"
+
+    def has(self, kind, module):
+        return True
+
+    def load(self, kind, module):
+        draw = torch.Generator().manual_seed(len(module))
+        side = 96 if kind == "fisher_out" else 64
+        rows = torch.rand(side, side, generator=draw, dtype=torch.float64)
+        return rows @ rows.T if kind == "grams" else rows[0]
+
+
 def merged(adapters, method, options, kind, workers):
     """All factors of a merge as bytes."""
+    statistics = (Measured(),) * len(adapters)
     asked = Request(Setting(method, options, [1.0] * len(adapters), ranks.parse("3")))
-    made = plan(adapters, asked, executor=kind, workers=workers)
+    made = plan(adapters, asked, statistics=statistics, executor=kind, workers=workers)
     return [
         (done.module, done.delta.b.numpy().tobytes(), done.delta.a.numpy().tobytes())
-        for done in run(made, Inputs(tuple(adapters)))
+        for done in run(made, Inputs(tuple(adapters), statistics))
     ]
 
 
@@ -40,6 +57,15 @@ def test_results_come_in_the_order_of_the_jobs(kind, workers):
 
 def test_no_jobs_are_no_results():
     assert list(ordered_map(operator.mul, [], 3, kind="processes", workers=2)) == []
+
+
+@pytest.mark.parametrize("method", MERGE.names())
+def test_every_method_gives_the_same_bytes_on_more_workers(make_adapter, method):
+    sizes = {f"layers.{layer}.{name}": (96, 64) for layer in range(2) for name in "qv"}
+    count = min(MERGE[method].most or 3, 3)
+    adapters = [open_adapter(make_adapter(f"a{i}", rank=4, modules=sizes)) for i in range(count)]
+
+    assert merged(adapters, method, {}, "serial", 1) == merged(adapters, method, {}, "threads", 3)
 
 
 @pytest.mark.parametrize(

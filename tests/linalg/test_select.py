@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loramerge.linalg.select import kth_magnitudes
+from loramerge.linalg.select import kth_held, kth_magnitudes
 
 WIDTHS = {torch.float32: 32, torch.float64: 64}
 
@@ -70,6 +70,15 @@ def test_exactly_k_numbers_are_at_least_as_large(dtype):
     found = kth_magnitudes(Cut(numbers, 10), [640, 6399])
 
     assert [int((part.abs() >= bound).sum()) for part, bound in zip(numbers, found, strict=True)] == [640, 6399]
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+@pytest.mark.parametrize("k", [1, 7, 30])
+def test_of_what_is_in_memory_it_is_the_same(dtype, k):
+    numbers = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    numbers[1, 2:] = 0.0
+
+    assert torch.equal(kth_held(numbers, k), kth_magnitudes(Cut(numbers), [k] * 4))
 
 
 @pytest.mark.parametrize("k", [0, 7])

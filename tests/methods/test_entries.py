@@ -20,7 +20,6 @@ SHAPE = (37, 29)
 
 def positive(update):
     """Statistics with which a method that needs some can run."""
-    out, in_ = update.shape
     return {"fisher_out": update.b.square().sum(1) + 0.1, "fisher_in": update.a.square().sum(0) + 0.1}
 
 
@@ -63,7 +62,9 @@ def test_masks_do_not_depend_on_the_other_adapters(draw, name, options):
 
     alone = [merged(name, [update], [1.0], **options).dense() for update in updates]
 
-    torch.testing.assert_close(merged(name, updates, [1.0, 2.0, 3.0], **options).dense(), alone[0] + 2 * alone[1] + 3 * alone[2])
+    torch.testing.assert_close(
+        merged(name, updates, [1.0, 2.0, 3.0], **options).dense(), alone[0] + 2 * alone[1] + 3 * alone[2]
+    )
 
 
 def test_modules_and_seeds_have_masks_of_their_own(draw):

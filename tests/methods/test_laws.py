@@ -165,9 +165,10 @@ def zero(case, random):
 
 
 def linearity(case, random):
-    """The result is linear in the weights."""
+    """The result is linear in the weights, also where they add up to zero."""
     updates = random.updates(case.method)
     one, two = random.weights(len(updates)), random.weights(len(updates))
+    two = (-one[0], *two[1:])
     both = [x + y for x, y in zip(one, two, strict=True)]
     return case.merge(updates, one) + case.merge(updates, two), case.merge(updates, both)
 

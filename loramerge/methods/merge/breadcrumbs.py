@@ -9,11 +9,11 @@ Options
     density   share of the entries of each update that are kept, in (0, 1]
     gamma     share of the largest that are dropped, in [0, 1)
 
-Thresholds are exact, per module and adapter; equal magnitudes at a threshold all survive. The publication
-names both ends by percentiles (keeps those between β and γ): its γ is 1 − gamma, its β is
-1 − gamma − density. mergekit's breadcrumbs keep nothing at gamma 0; here that is `magnitude`. Its
-breadcrumbs_ties are not here: `ties` has the vote. Weights are 1/n unless said. The result has full rank:
-what the cut to `--rank` costs is in the report. LoRA's own biases are added with their weights.
+Thresholds are exact, per module and adapter; equal magnitudes at a threshold all survive. The options have
+mergekit's names and defaults of our own; the publication's percentiles β and γ are 1 − gamma − density and
+1 − gamma (its values were not verified). mergekit's breadcrumbs keep nothing at gamma 0; here that is
+`magnitude`. Its breadcrumbs_ties are not here: `ties` has the vote. Weights are 1/n unless said. The result
+has full rank: what the cut to `--rank` costs is in the report. LoRA's own biases are added with their weights.
 
 Gauge: depends on the updates alone. Cost: O(n · out · in) for each of a few passes over row tiles.
 

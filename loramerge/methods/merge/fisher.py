@@ -23,6 +23,7 @@ Source: Matena and Raffel 2021, https://arxiv.org/abs/2111.09832
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ from loramerge.methods._method import Context, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from loramerge.linalg.tiles import Stack, Tiles
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,25 @@ class Options:
     normalize: bool = False
 
 
-def merge(tile: Tensor, state: None, options: Options, context: Context, start: int) -> Tensor:
+def survey(tiles: Tiles | Stack, options: Options, context: Context) -> Sequence[tuple[Tensor, Tensor]]:
+    """For each update wᵢ · fisher_out, by its mean and that of the other if so asked, and fisher_in."""
+    found = []
+    both = zip(context.data["fisher_out"], context.data["fisher_in"], strict=True)
+    for weight, (out, in_) in zip(context.weights, both, strict=True):
+        size = float(out.mean() * in_.mean()) if options.normalize else 1.0
+        found.append((out * (weight / (size or 1.0)), in_))
+    return found
+
+
+def merge(
+    tile: Tensor, state: Sequence[tuple[Tensor, Tensor]], options: Options, context: Context, start: int
+) -> Tensor:
     """(n, rows, in) → (rows, in)."""
     import torch
 
     above, below, mean = (torch.zeros(tile.shape[1:], dtype=torch.float64, device=tile.device) for _ in range(3))
-    outs, ins = context.data["fisher_out"], context.data["fisher_in"]
-    for part, weight, out, in_ in zip(tile, context.weights, outs, ins, strict=True):
-        size = float(out.mean() * in_.mean()) if options.normalize else 1.0
-        fisher = torch.outer(out[start : start + len(part)], in_).mul_(weight / (size or 1.0))
+    for part, weight, (out, in_) in zip(tile, context.weights, state, strict=True):
+        fisher = torch.outer(out[start : start + len(part)], in_)
         above.addcmul_(fisher, part.double())
         below.add_(fisher)
         mean.add_(part, alpha=weight)
@@ -60,6 +73,7 @@ METHOD = Method(
     Options,
     source="https://arxiv.org/abs/2111.09832",
     on="entries",
+    survey=survey,
     needs=("fisher_in", "fisher_out"),
     copies=6,
     breaks={

@@ -7,13 +7,14 @@ Gᵢ (in, in) is the mean of x xᵀ over model i's inputs to the module (`lorame
 common to all it makes no difference whether they are merged too.
 
 Options
-    alpha   α in [0, 1]: what is left of Gᵢ off its diagonal. The publication takes 0.9, for T5 0.1
+    alpha   α in [0, 1]: what is left of Gᵢ off its diagonal; below 1 the inverse is tame. 0.9 unless said; the
+            publication is known to take 0.1 for T5 (its values were not verified)
 
 Where the inputs leave a direction open (Σ wᵢG̃ᵢ is singular: tokens never seen, fewer samples than inputs
 at α = 1) M is there the weighted mean Σ wᵢΔWᵢ / Σ wᵢ: of all minimisers the one closest to it, inputs being
 brought to one size. Weights are 1/n unless said; only their ratios matter, and they are meant to be positive
-(numbers of tokens, say). The result has full rank: what the cut to `--rank` costs is in the report; with the same covariances as its
-metric (`--metric`) the cut is the best for outputs too. LoRA's own biases are averaged: Σ wᵢ sᵢ biasᵢ / Σ wᵢ.
+(numbers of tokens, say). The result has full rank: what the cut to `--rank` costs is in the report; a
+`--metric` makes the cut, too, one for outputs. LoRA's own biases are averaged: Σ wᵢ sᵢ biasᵢ / Σ wᵢ.
 
 Gauge: depends on the updates alone. Cost: O(in³ + out · in² + n · in² · r) time, O(out · in + in²) memory,
 whatever n is.
@@ -71,8 +72,9 @@ def init(shape: tuple[int, int], options: Options, context: Context) -> State:
 def step(state: State, at: int, update: LowRank) -> State:
     """Takes in the at-th update."""
     flat, weight = update.plain(), state.weights[at]
-    gram = state.grams[at] * state.alpha
-    gram.diagonal().copy_(state.grams[at].diagonal())
+    measured = state.grams[at]
+    gram = measured * state.alpha
+    gram.diagonal().copy_(measured.diagonal())
     left = flat.b * (flat.scale * weight)
     if state.moment is None or state.gram is None or state.total is None:
         state.moment, state.gram, state.total = left @ (flat.a @ gram), gram * weight, left @ flat.a
@@ -95,26 +97,26 @@ def finish(state: State) -> Outcome:
     assert state.total is not None
     weight = sum(state.weights) or 1.0
     mean = state.total.div_(weight)
-    merged = mean + _solved(state.moment.sub_(mean @ state.gram), state.gram)
+    merged = mean.add_(_solved(state.moment.addmm_(mean, state.gram, alpha=-1.0), state.gram))
     blocks = Blocks(Stack(merged[None]), lambda start, tile: tile[0])
     return Outcome(blocks=blocks, bias=None if state.bias is None else state.bias / weight)
 
 
 def _solved(right: Tensor, gram: Tensor) -> Tensor:
-    """X (out, in) with X · gram = right as far as there is one, zero where the gram is."""
+    """X (out, in) with X · gram = right as far as there is one, zero where the gram is; writes into both."""
     import torch
 
     # Inputs of very different size would look singular otherwise.
     root = gram.diagonal().abs().sqrt()
     back = (1 / root).where(root > 0, 0.0)
-    even = gram * back * back[:, None]
+    right, even = right.mul_(back), gram.mul_(back).mul_(back[:, None])
     # An input that never came has nothing on the right either.
     even.diagonal().masked_fill_(root == 0, 1.0)
     factor, failed = torch.linalg.cholesky_ex(even)
     if not failed and float(factor.diagonal().min()) ** 2 > _SINGULAR:
-        return torch.cholesky_solve((right * back).T, factor).T * back
+        return torch.cholesky_solve(right.T, factor).T * back
     inverse: Tensor = torch.linalg.pinv(even, rtol=_SINGULAR, hermitian=True)
-    return (right * back) @ inverse * back
+    return right @ inverse * back
 
 
 METHOD = Method(

@@ -55,9 +55,7 @@ def survey(tiles: Tiles | Stack, options: Options, context: Context) -> tuple[fl
     return least, [weight * energy for weight, energy in zip(context.weights, energies.tolist(), strict=True)]
 
 
-def merge(
-    tile: Tensor, state: tuple[float, Sequence[float]], options: Options, context: Context, start: int
-) -> Tensor:
+def merge(tile: Tensor, state: tuple[float, Sequence[float]], options: Options, context: Context, start: int) -> Tensor:
     """(n, rows, in) → (rows, in)."""
     least, weights = state
     # Only their ratios count, and squares of small numbers do not fit into float32.

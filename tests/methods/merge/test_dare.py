@@ -63,7 +63,9 @@ def test_an_update_of_zeros_has_no_norm_to_restore():
 def test_at_density_one_nothing_is_dropped():
     updates = normal(3, 7, 9)
 
-    torch.testing.assert_close(merged("dare", updates, (1.0, 2.0, 3.0), density=1.0), updates[0] + 2 * updates[1] + 3 * updates[2])
+    torch.testing.assert_close(
+        merged("dare", updates, (1.0, 2.0, 3.0), density=1.0), updates[0] + 2 * updates[1] + 3 * updates[2]
+    )
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, float("nan")])

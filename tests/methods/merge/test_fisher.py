@@ -4,6 +4,9 @@ import pytest
 import torch
 from entries import merged, normal
 
+from loramerge.linalg.tiles import Stack
+from loramerge.methods._method import MERGE, Context
+
 VARIANTS = [({"normalize": True}, {"linearity", "zero"})]
 
 
@@ -64,11 +67,10 @@ def test_tiny_information_does_not_underflow():
 
 @pytest.mark.parametrize("start", [0, 7])
 def test_rows_are_weighted_by_their_own_information(start):
-    from loramerge.methods._method import MERGE, Context
-
     updates, data = normal(2, 20, 30), measured(2, (20, 30))
     method, context = MERGE["fisher"], Context("layer.0", (1.0, 1.0), data=data)
+    state = method.survey(Stack(updates), method.options(), context)
 
-    found = method.apply(updates[:, start : start + 5].clone(), None, method.options(), context, start)
+    found = method.apply(updates[:, start : start + 5].clone(), state, method.options(), context, start)
 
     assert torch.equal(found, merged("fisher", updates, data=data)[start : start + 5])

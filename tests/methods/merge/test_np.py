@@ -10,7 +10,7 @@ from loramerge.methods._method import Context
 from loramerge.methods.merge.np import METHOD, Options
 
 VARIANTS = [
-    ({"mu": "hard"}, {"permutation"}),
+    ({"mu": "hard"}, {"permutation", "linearity"}),
     ({"k": 2, "energy": 0.9}, {"identity", "idempotence", "permutation"}),
 ]
 
