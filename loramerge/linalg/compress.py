@@ -1,7 +1,7 @@
 """The best low-rank approximation of a matrix that comes by in row blocks.
 
 With M of shape (out, in) and Z an orthonormal basis (in, l) of its leading right singular space, M Z Zᵀ
-is within a few per mille of the best approximation of that rank once Z has gone through Σ Mₜᵀ(Mₜ Z) a few
+is within about a ten-thousandth of the best approximation of that rank once Z has gone through Σ Mₜᵀ(Mₜ Z) a few
 times (subspace iteration; one pass over the blocks each). What is lost is known exactly either way:
 ‖M − M Z Zᵀ‖² = ‖M‖² − ‖M Z‖².
 
@@ -29,7 +29,7 @@ EXACT_SIDE = 512
 """Up to this min(out, in) the singular value decomposition is that of the whole matrix."""
 
 OVERSAMPLE = 16
-PASSES = 2
+PASSES = 4
 
 
 def compress(

@@ -68,10 +68,8 @@ def compare(
     rows = {name: record(bench, way=name, **fields, **summary(found), **loads) for name, found in runs.items()}
     for name, row in rows.items():
         shown = " ".join(f"{key}={value}" for key, value in fields.items())
-        print(
-            f"{bench} {shown} {name:28} wall {row['wall_s']:8.2f} s  cpu {row['cpu_s']:8.2f} s  {row['peak_mb']:6.0f} MB",
-            flush=True,
-        )
+        seconds = f"wall {row['wall_s']:9.3f} s  cpu {row['cpu_s']:9.3f} s"
+        print(f"{bench} {shown} {name:28} {seconds}  {row['peak_mb']:6.0f} MB", flush=True)
     return rows
 
 
@@ -109,6 +107,8 @@ def process(command: Sequence[str | Path], *, folder: Path | None = None, thread
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(HERE.parents[1]),
     }
+    # Bytecode is kept, as it is wherever a package is installed.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.NamedTemporaryFile("r") as report:
         launched = [sys.executable, "-I", "-S", str(HERE / "_used.py"), report.name, *map(str, command)]
         done = subprocess.run(launched, cwd=folder, env=environment, capture_output=True, text=True, check=True)
