@@ -31,6 +31,10 @@ _CONDITION = 1e-6
 """Eigenvalues of a Gram of unit vectors below this share of the largest: QR. The error of a basis from a Gram
 is eps over that share, and meets coordinates as small as its root."""
 
+_NOTHING = 1e-14
+"""Up to this share of the largest eigenvalue directions are left out (1e-7 of a length, which is rounding where
+factors are stored in float32 or less). Adapters that share rows of A are common, and need no QR then."""
+
 _ROUNDING = 8
 """Times eps times Σ |b||a|: what is smaller is what rounding leaves where units cancel."""
 
@@ -117,7 +121,9 @@ def joint(updates: Sequence[LowRank], *, basis: Basis = "any", right: bool = Tru
 
     shape = common_shape(updates)
     stacked = _Stacked.of(updates)
-    lefts, rights = _span(stacked.b), _span(stacked.a) if right else _Span(stacked.a)
+    narrow = all(torch.float64 not in (update.a.dtype, update.b.dtype) for update in updates)
+    lefts = _span(stacked.b, narrow=narrow)
+    rights = _span(stacked.a, narrow=narrow) if right else _Span(stacked.a)
     left, b = lefts.turned(_turn(lefts, rights, stacked, basis, stacked.lengths_b, drop))
     if right:
         basis_a, a = rights.turned(_turn(rights, lefts, stacked, basis, stacked.lengths_a, drop))
@@ -212,8 +218,8 @@ class _Span:
         return basis.T, self.coords @ turn
 
 
-def _span(rows: Tensor) -> _Span:
-    """An orthonormal basis for rows of length one."""
+def _span(rows: Tensor, *, narrow: bool = False) -> _Span:
+    """An orthonormal basis for rows of length one; `narrow` rows were stored in float32 or less."""
     import torch
 
     count, side = rows.shape
@@ -221,6 +227,8 @@ def _span(rows: Tensor) -> _Span:
         return _Span(rows)
     if count <= GRAM_LIMIT:
         values, vectors = torch.linalg.eigh(rows @ rows.T)
+        alive = values > (_NOTHING if narrow else 0.0) * values[-1]
+        values, vectors = values[alive], vectors[:, alive]
         if float(values[0]) > _CONDITION * float(values[-1]):
             root = values.sqrt()
             return _Span(vectors * root, (vectors / root).T, rows)
