@@ -1,0 +1,249 @@
+"""docs/performance.md from results.jsonl: one table per question, the goal beside what was measured.
+
+    python tests/benchmarks/report.py
+
+The newest row of each question, way and setting counts. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results.jsonl"
+PAGE = HERE.parents[1] / "docs" / "performance.md"
+
+Row = Mapping[str, Any]
+
+HOW = """# Performance
+
+Made by `tests/benchmarks/report.py` from the rows of `tests/benchmarks/results.jsonl`; each table names the script that
+wrote its rows, and the script says what it does. What the numbers are:
+
+- What is compared runs in turns, round after round, in one run of one script, so that a busy machine is busy for all.
+  Only ratios within a table mean something.
+- Seconds are medians over the rounds, with first and third quartile in brackets where there are several rounds. CPU
+  seconds are those of all threads together. A first round that fills caches is not counted where files are read.
+- Memory is the peak of the whole process as the system counts it, pages of mapped files included.
+- PEFT works on a stand-in base whose weights take no memory: a real base would cost it 13 GB and the time to read
+  them. *Lean* is PEFT with the settings that help it (adapters made on the meta device and kept in their type).
+- Files are in the page cache: what is measured is the work, not the disk. Results are written with fsync.
+- Load is the machine's average over a minute, before and after: near the number of threads means that nobody else
+  was at work.
+"""
+
+
+def rows_of(path: Path) -> list[Row]:
+    """All rows, oldest first."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def newest(rows: Iterable[Row], bench: str, *setting: str) -> list[Row]:
+    """The newest row of a question for each way and setting, in the order in which they first appeared."""
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        if row["bench"] == bench:
+            found[tuple(str(row.get(key)) for key in ("way", *setting))] = row
+    return list(found.values())
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The whole page."""
+    parts = [HOW]
+    for title, script, make in SECTIONS:
+        body = make(rows)
+        if body:
+            parts.append(f"## {title}\n\n{body}\n\n`tests/benchmarks/{script}`; {_machine(body_rows(rows, script))}.\n")
+    return "\n".join(parts)
+
+
+def body_rows(rows: Sequence[Row], script: str) -> list[Row]:
+    """The rows that a script wrote."""
+    bench = script.removeprefix("bench_").removesuffix(".py")
+    return [row for row in rows if row["bench"] == bench]
+
+
+def _machine(rows: Sequence[Row]) -> str:
+    row = rows[-1]
+    versions = row["versions"]
+    tools = ", ".join(f"{name} {versions[name]}" for name in ("loramerge", "torch", "peft") if name in versions)
+    load = f"; load {row['load_before']} before, {row['load_after']} after" if "load_before" in row else ""
+    threads = f"; {row['threads']} threads" if "threads" in row else ""
+    return f"{row['at']}, {row['cpu']} with {row['cores']} cores, Python {row['python']}, {tools}{threads}{load}"
+
+
+def module(rows: Sequence[Row]) -> str:
+    """One module against PEFT's SVD, and the older question: against the dense SVD."""
+    found = {row["way"]: row for row in newest(rows, "module", "side")}
+    if not found:
+        return ""
+    peer = found["PEFT svd"]
+    lines = [
+        [way, _seconds(row, "cpu", 4), _times(peer["cpu_s"] / row["cpu_s"]) if row is not peer else "1"]
+        for way, row in found.items()
+    ]
+    said = f"Relative difference of the merged updates: {peer['difference']:.1e} (wanted: at most 1e-5)."
+    table = _table(["", "CPU s", "PEFT's over it (wanted: 1000×)"], lines)
+    return f"4,096 × 4,096, four adapters of rank 16, to rank 16.\n\n{table}\n\n{said}"
+
+
+def truncate(rows: Sequence[Row]) -> str:
+    """Truncating from factors against dense."""
+    found = newest(rows, "truncate", "adapters", "side")
+    dense = {row["adapters"]: row["ms"] for row in found if row["way"] == "dense SVD"}
+    lines = [
+        [
+            row["adapters"],
+            row["way"],
+            f"{row['ms']:.1f}",
+            f"{row['value_error']:.0e}",
+            _times(dense[row["adapters"]] / row["ms"]) if row["adapters"] in dense else "",
+        ]
+        for row in found
+    ]
+    header = ["adapters", "way", "ms", "error of the singular values", "dense over it (wanted: 100×)"]
+    return _table(header, lines) if lines else ""
+
+
+def llama(rows: Sequence[Row]) -> str:
+    """Whole processes, their memory, and the floor."""
+    found = newest(rows, "llama", "dtype")
+    by = {(row["dtype"], row["way"]): row for row in found}
+    lines = []
+    for row in found:
+        if row["way"].startswith("floor") or row["way"].endswith("in steps"):
+            continue
+        name = row["way"].split()[1].strip(",")
+        ours = by.get((row["dtype"], f"ours {name}"))
+        ratio = _times(row["wall_s"] / ours["wall_s"]) if ours and row is not ours else ""
+        lines.append([row["dtype"], row["way"], _seconds(row), _seconds(row, "cpu"), f"{row['peak_mb']:.0f}", ratio])
+    header = ["type", "whole process", "s", "CPU s", "peak MB", "times ours"]
+    goals = "Wanted: PEFT's linear 5×, its cat 4×; ours at most 500 MB in bf16."
+    return f"{_table(header, lines)}\n\n{goals}\n\n{_floors(by)}" if lines else ""
+
+
+def _floors(by: Mapping[tuple[str, str], Row]) -> str:
+    lines = []
+    for (dtype, way), row in by.items():
+        if way.endswith(", in steps"):
+            name = way.removeprefix("ours ").removesuffix(", in steps")
+            least = by[dtype, f"floor of {name}"]
+            exact = by.get((dtype, "ours linear, in steps"))
+            lines.append(
+                [
+                    dtype,
+                    name,
+                    f"{row['import_s']:.2f}",
+                    f"{row['merge_s']:.2f}",
+                    _seconds(least),
+                    _times(row["merge_s"] / least["wall_s"]),
+                    _times(row["merge_s"] / exact["merge_s"]) if exact else "",
+                ]
+            )
+    header = ["type", "method", "import s", "read, hash, merge, write s", "floor s", "times the floor", "times linear"]
+    goals = "Wanted: at most 4× the floor, which reads the inputs and writes the output; knots at most 2× linear."
+    return f"{_table(header, lines)}\n\n{goals}"
+
+
+def ties(rows: Sequence[Row]) -> str:
+    """TIES on ΔW against PEFT's."""
+    found = newest(rows, "ties", "side")
+    lines = []
+    for row in found:
+        before = row.get("load_peak_mb", row["import_peak_mb"])
+        lines.append(
+            [
+                row["way"],
+                f"{row['merge_cpu_s']:.2f}",
+                f"{row['merge_peak_mb'] - before:.0f}",
+                _seconds(row, "cpu"),
+                f"{row['peak_mb']:.0f}",
+            ]
+        )
+    if not found:
+        return ""
+    last = found[-1]
+    table = _table(["", "merge, CPU s", "merge, further MB", "whole process, CPU s", "whole process, peak MB"], lines)
+    goals = "Wanted: a third of PEFT's CPU and memory at the same mask."
+    same = (
+        f"{last['entries_differ']} of {last['side'] ** 2:,} merged entries differ, {last['tied']} tie at a threshold."
+    )
+    return f"{table}\n\n{goals} {same}"
+
+
+def many(rows: Sequence[Row]) -> str:
+    """Memory and time by the number of adapters."""
+    found = newest(rows, "many", "workers")
+    if not found:
+        return ""
+    first, lines = found[0], []
+    for row in found:
+        more = _count(row) - _count(first)
+        each = f"{1000 * (row['cpu_s'] - first['cpu_s']) / more:.1f}" if more else ""
+        growth = f"{row['peak_mb'] - first['peak_mb']:+.0f}" if more else ""
+        lines.append([f"{_count(row):,}", _seconds(row), _seconds(row, "cpu"), each, f"{row['peak_mb']:.0f}", growth])
+    goals = "Wanted: at most 100 MB more for 2,000 adapters than for 20, and time that grows with their number."
+    header = ["adapters", "s", "CPU s", "CPU ms for each further one", "peak MB", "MB more"]
+    return f"{_table(header, lines)}\n\n{goals}"
+
+
+def plan(rows: Sequence[Row]) -> str:
+    """What looking costs."""
+    found = newest(rows, "plan")
+    lines = [[row["way"], _seconds(row, "cpu", 3), f"{row['peak_mb']:.0f}"] for row in found]
+    if not lines:
+        return ""
+    torch = ", ".join(found[-1]["imports_torch"]) or "neither command"
+    goals = f"Wanted: at most 0.3 CPU s for the commands, and no import of torch, which {torch} imports."
+    return f"{_table(['', 'CPU s', 'peak MB'], lines)}\n\n{goals}"
+
+
+def workers(rows: Sequence[Row]) -> str:
+    """How the merge step scales."""
+    found = newest(rows, "workers", "method", "modules")
+    alone = {row["method"]: row["merge_s"] for row in found if row["way"] == "1 workers"}
+    lines = [
+        [row["method"], row["way"].split()[0], f"{row['merge_s']:.2f}", f"{alone[row['method']] / row['merge_s']:.2f}"]
+        for row in found
+        if row["method"] in alone
+    ]
+    goals = "Wanted: 1.6 with two workers, on a machine that does nothing else."
+    return f"{_table(['method', 'workers', 'merge s', 'times as fast as one'], lines)}\n\n{goals}" if lines else ""
+
+
+SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], str]]] = (
+    ("One module against the dense SVD of PEFT", "bench_module.py", module),
+    ("Truncating a sum from its factors", "bench_truncate.py", truncate),
+    ("A whole merge of Llama-7B's size", "bench_llama.py", llama),
+    ("TIES on ΔW", "bench_ties.py", ties),
+    ("Thousands of adapters", "bench_many.py", many),
+    ("Looking before merging", "bench_plan.py", plan),
+    ("Two workers", "bench_workers.py", workers),
+)
+
+
+def _count(row: Row) -> int:
+    return int(row["way"].split()[0])
+
+
+def _seconds(row: Row, what: str = "wall", digits: int = 2) -> str:
+    median = f"{row[f'{what}_s']:.{digits}f}"
+    if row["rounds"] == 1:
+        return median
+    return f"{median} ({row[f'{what}_q1']:.{digits}f}–{row[f'{what}_q3']:.{digits}f})"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}×" if ratio >= 100 else f"{ratio:.1f}×"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (header, ["---"] * len(header), *lines))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(rows_of(RESULTS)), encoding="utf-8")
+    print(PAGE)
