@@ -214,6 +214,67 @@ def workers(rows: Sequence[Row]) -> str:
     return f"{_table(['method', 'workers', 'merge s', 'times as fast as one'], lines)}\n\n{goals}" if lines else ""
 
 
+def mergekit(rows: Sequence[Row]) -> str:
+    """A full-model merger given a base and the adapters."""
+    found = {row["way"]: row for row in newest(rows, "mergekit") if row["way"] != "result"}
+    if not found:
+        return ""
+    lines = [
+        [
+            way,
+            _seconds(row),
+            _seconds(row, "cpu"),
+            f"{row['peak_mb']:.0f}",
+            f"{row['output_mb'] + row['copies_mb']:.0f}",
+        ]
+        for way, row in found.items()
+    ]
+    table = _table(["", "s", "CPU s", "peak MB", "MB left on disk"], lines)
+    first = next(iter(found.values()))
+    return (
+        f"A random base of {first['layers']} layers of {first['hidden']:,} in {first['dtype']}, four adapters of rank 16. "
+        "mergekit writes a full model and keeps a merged copy of the base for each adapter; loramerge writes an adapter "
+        f"of rank 16, which is what it cuts a TIES result to. Merged by {first['peer']}.\n\n{table}"
+    )
+
+
+def calibrate(rows: Sequence[Row]) -> str:
+    """The plan's estimate beside what merges took."""
+    found = [row for row in newest(rows, "calibrate", "method", "side", "modules") if "method" in row]
+    lines = [
+        [row["method"], f"{row['modules']} × {row['side']:,}²", f"{row['estimated_s']:.1f}", _seconds(row)]
+        for row in found
+    ]
+    return _table(["method", "modules", "estimated s", "took s"], lines) if lines else ""
+
+
+def quality(rows: Sequence[Row]) -> str:
+    """Accuracy of merges at scale 1 and at their best scale."""
+    found = [row for row in rows if row["bench"] == "method_quality"]
+    if not found:
+        return ""
+    latest = {(row["method"], str(row.get("inner")), row.get("rank")): row for row in found}
+    own = latest.pop(("own adapters", "None", None))
+    kept = sorted(latest.values(), key=lambda row: -row["scaled"])
+    lines = [
+        [
+            row["method"] + (f" inner={row['inner']}" if "inner" in row else ""),
+            row["rank"],
+            f"{row['plain']:.3f}",
+            row["scale"],
+            f"{row['scaled']:.3f}",
+        ]
+        for row in kept
+    ]
+    said = (
+        "Five adapters of rank 8 on one sentence encoder (all-MiniLM-L6-v2), one task each; mean accuracy of the merged "
+        f"encoder with each task's own head over {own['rows']} test rows a task. The adapters by themselves reach "
+        f"{own['plain']:.3f}. The best scale was chosen on as many other rows. One encoder and five tasks: a hint where to "
+        "begin, not a ranking; differences below 0.02 are within the noise of so many rows."
+    )
+    return f"{said}\n\n{_table(['method', 'rank', 'at scale 1', 'best scale', 'there'], lines)}"
+
+
 SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], str]]] = (
     ("One module against the dense SVD of PEFT", "bench_module.py", module),
     ("Truncating a sum from its factors", "bench_truncate.py", truncate),
@@ -222,6 +283,9 @@ SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], str]]] = (
     ("Thousands of adapters", "bench_many.py", many),
     ("Looking before merging", "bench_plan.py", plan),
     ("Two workers", "bench_workers.py", workers),
+    ("Beside mergekit", "bench_mergekit.py", mergekit),
+    ("What `--plan` estimates", "calibrate.py", calibrate),
+    ("What methods are worth, and their scale", "method_quality.py", quality),
 )
 
 
