@@ -231,11 +231,12 @@ def mergekit(rows: Sequence[Row]) -> str:
     ]
     table = _table(["", "s", "CPU s", "peak MB", "MB left on disk"], lines)
     first = next(iter(found.values()))
-    return (
-        f"A random base of {first['layers']} layers of {first['hidden']:,} in {first['dtype']}, four adapters of rank 16. "
-        "mergekit writes a full model and keeps a merged copy of the base for each adapter; loramerge writes an adapter "
-        f"of rank 16, which is what it cuts a TIES result to. Merged by {first['peer']}.\n\n{table}"
+    said = (
+        f"A random base of {first['layers']} layers of {first['hidden']:,} in {first['dtype']}, four adapters of rank "
+        "16. mergekit writes a full model and keeps a merged copy of the base for each adapter; loramerge writes an "
+        f"adapter of rank 16, which is what it cuts a TIES result to. Peer: {first['peer']}."
     )
+    return f"{said}\n\n{table}"
 
 
 def calibrate(rows: Sequence[Row]) -> str:
@@ -267,10 +268,10 @@ def quality(rows: Sequence[Row]) -> str:
         for row in kept
     ]
     said = (
-        "Five adapters of rank 8 on one sentence encoder (all-MiniLM-L6-v2), one task each; mean accuracy of the merged "
-        f"encoder with each task's own head over {own['rows']} test rows a task. The adapters by themselves reach "
-        f"{own['plain']:.3f}. The best scale was chosen on as many other rows. One encoder and five tasks: a hint where to "
-        "begin, not a ranking; differences below 0.02 are within the noise of so many rows."
+        "Five adapters of rank 8 on one sentence encoder (all-MiniLM-L6-v2), one task each; mean accuracy of the "
+        f"merged encoder with each task's own head over {own['rows']} test rows a task. The adapters by themselves "
+        f"reach {own['plain']:.3f}. The best scale was chosen on as many other rows. One encoder and five tasks: a "
+        "hint where to begin, not a ranking; differences below 0.02 are within the noise of so many rows."
     )
     return f"{said}\n\n{_table(['method', 'rank', 'at scale 1', 'best scale', 'there'], lines)}"
 
