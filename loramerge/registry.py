@@ -7,13 +7,16 @@ packages join through an entry point whose group is the registry's package name.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from importlib import import_module, metadata, util
+from importlib import import_module, util
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loramerge.errors import UnknownName
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
@@ -34,6 +37,7 @@ class Registry(Generic[T]):
         self.package = package
         self.attribute = attribute
         self.noun = noun
+        self._loaded: dict[str, T] = {}
 
     @cached_property
     def _own(self) -> dict[str, str]:
@@ -44,18 +48,30 @@ class Registry(Generic[T]):
         return {stem.removesuffix("_").replace("_", "-"): f"{self.package}.{stem}" for stem in stems}
 
     @cached_property
-    def _foreign(self) -> dict[str, metadata.EntryPoint]:
+    def _foreign(self) -> dict[str, EntryPoint]:
+        from importlib import metadata  # takes longer to import than most commands need in all
+
         return {point.name: point for point in metadata.entry_points(group=self.package)}
 
     def names(self) -> list[str]:
         """All plugin names, sorted; imports none of them."""
         return sorted({*self._own, *self._foreign})
 
+    def __iter__(self) -> Iterator[str]:
+        """All plugin names, our own first: whoever stops among those never asks what is installed."""
+        yield from self._own
+        yield from sorted(self._foreign.keys() - self._own.keys())
+
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._foreign
 
     def __getitem__(self, name: str) -> T:
         """The plugin of that name; raises UnknownName with its neighbours."""
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> T:
         if name in self._own:
             plugin: T = getattr(import_module(self._own[name]), self.attribute)
             return plugin

@@ -79,6 +79,24 @@ def test_other_packages_join_through_entry_points_and_replace_nothing(plugins, f
     assert plugins["fern"] == "fern"
 
 
+def test_whoever_stops_at_our_own_does_not_ask_what_is_installed(plugins, foreign):
+    names = iter(plugins)
+
+    first = [next(names) for _ in range(4)]
+
+    assert first == ["cactus", "fern", "lambda", "spider-plant"]
+    assert "_foreign" not in vars(plugins)
+    assert list(names) == ["orchid"]
+
+
+def test_a_plugin_is_loaded_once(plugins):
+    plugins["fern"]
+    del sys.modules["houseplants.fern"]
+
+    assert plugins["fern"] == "fern"
+    assert "houseplants.fern" not in sys.modules
+
+
 def test_listing_the_real_plugins_is_light():
     code = (
         "import sys; from loramerge.methods._method import MERGE; from loramerge.formats._format import FORMATS\n"

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.core.catalog import bases, canonical_base, same_base
 from loramerge.errors import BadOption, BaseMismatch, IncompatibleError, NotFound
-from loramerge.formats._base import Base, is_base, open_base
-from loramerge.formats._dora import has_dora, with_base
 from loramerge.methods._method import MERGE
 from loramerge.options import pairs
 
 if TYPE_CHECKING:
     from loramerge.api.opening import Opened
     from loramerge.api.session import Session
+    from loramerge.formats._base import Base
     from loramerge.recipe import Recipe
 
 _HINT = "--base PATH, a folder with model.safetensors; --base NAME=PATH; --base NAME=OTHERNAME"
@@ -30,6 +29,8 @@ def fields(session: Session, texts: Sequence[str]) -> dict[str, Any]:
     """
     if not texts:
         return {}
+    from loramerge.formats._base import is_base
+
     named = [text for text in texts if not is_base(_at(session, text))]
     for text in named:
         if not all(text.partition("=")):
@@ -51,6 +52,8 @@ def attach(
     """
     if recipe.base_weights is None:
         return opened, None, ()
+    from loramerge.formats._dora import has_dora, with_base
+
     names = [one.adapter.name for one in opened if has_dora(one.adapter)]
     if not names:
         return opened, None, ("the weights of the base were not needed: no adapter has DoRA magnitudes",)
@@ -65,6 +68,8 @@ def attach(
 
 def open_weights(session: Session, text: str) -> Base:
     """The base at a path as a recipe has it: relative to the workspace. Raises what `open_base` raises."""
+    from loramerge.formats._base import open_base
+
     return open_base(_at(session, text))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from loramerge.api import basing, opening, result, summary, weights
+from loramerge.api import basing, opening, summary, weights
 from loramerge.api.prepare import Prepared, prepare
 from loramerge.errors import BadOption
 from loramerge.methods._method import MERGE
@@ -120,6 +120,8 @@ def make(session: Session, recipe: Recipe, *, out: Path | None = None, force: bo
     then, is recorded now. Raises OutputExists before any work where another folder is there and `force`
     is not given, what the readers and the planner raise, and leaves nothing behind then.
     """
+    from loramerge.api import result
+
     work = prepare(session, recipe)
     target = (session.workspace.root / (out.expanduser() if out else _default_name(work))).resolve()
     result.check_target(session, target, [(one.adapter.name, one.folder) for one in work.opened])

@@ -9,7 +9,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loramerge.api.pulling import fetch
 from loramerge.core.provenance import FilePin, Parent, changed, pin
 from loramerge.errors import BadOption, IntegrityError, UsageError
 from loramerge.formats._format import open_adapter
@@ -154,6 +153,7 @@ def _from_entry(session: Session, entry: Entry, name: str | None, allow_pickle: 
 
 
 def _from_hub(session: Session, ref: HubRef, name: str | None, allow_pickle: bool) -> Opened:
+    from loramerge.api.pulling import fetch
     from loramerge.hub.pull import plan_pull
 
     remote = plan_pull(session.hub, ref, allow_pickle=allow_pickle)

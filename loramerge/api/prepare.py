@@ -92,13 +92,16 @@ def prepare(
         adapters,
         request,
         statistics=inputs.statistics,
+        metric=inputs.metric,
         executor=session.executor,
         workers=session.workers,
         device=resolve_device(session.device),
         max_memory=session.max_memory,
     )
     notes = (*notes, *said, *plan.notes)
-    return Prepared(recipe, opened, tuple(setting.weights), base, plan, inputs, session.workspace.root, notes, base_weights)
+    return Prepared(
+        recipe, opened, tuple(setting.weights), base, plan, inputs, session.workspace.root, notes, base_weights
+    )
 
 
 def common_base(adapters: Sequence[Adapter], recipe: Recipe) -> tuple[str | None, tuple[str, ...]]:

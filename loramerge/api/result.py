@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from loramerge import __version__
 from loramerge.api import summary
 from loramerge.api.ends import lone
-from loramerge.core.provenance import Lineage, finite, pin, to_json
+from loramerge.api.opening import Opened
+from loramerge.core.provenance import Lineage, Parent, finite, pin, to_json
 from loramerge.errors import BadConfig, BadOption
 from loramerge.formats._format import FORMATS, Outline, open_adapter, updates_of
 from loramerge.formats._format import outline_of as as_it_is
@@ -147,7 +148,7 @@ def lineage_of(work: Prepared) -> Lineage:
     return Lineage(
         method=work.recipe.method,
         options=dump(work.options),
-        parents=tuple(one.parent(weight) for one, weight in zip(work.opened, work.weights, strict=True)),
+        parents=_parents(work),
         rank=work.recipe.rank,
         weights=work.recipe.weights,
         seed=work.recipe.seed,
@@ -156,6 +157,14 @@ def lineage_of(work: Prepared) -> Lineage:
         statistics=pin(work.root, work.recipe.files),
         versions=versions(),
     )
+
+
+def _parents(work: Prepared) -> tuple[Parent, ...]:
+    """The record of each adapter, so many hashed at once as modules are merged at once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(work.plan.workers) as pool:
+        return tuple(pool.map(Opened.parent, work.opened, work.weights))
 
 
 def outline_of(work: Prepared, extras: Extras) -> Outline:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loramerge.engine.job import Job
     from loramerge.engine.plan import Plan
 
+
 def plan_facts(plan: Plan, adapters: Sequence[Adapter]) -> dict[str, Any]:
     """The plan in short: how much there is to do and what it takes."""
     return {

@@ -59,17 +59,12 @@ class LowRank:
         def move(t: Tensor | None) -> Tensor | None:
             return None if t is None else t.to(dtype=dtype, device=device)
 
-        return replace(
-            self,
-            b=self.b.to(dtype=dtype, device=device),
-            a=self.a.to(dtype=dtype, device=device),
-            mid=move(self.mid),
-            bias=move(self.bias),
-        )
+        b, a = self.b.to(dtype=dtype, device=device), self.a.to(dtype=dtype, device=device)
+        return LowRank(b, a, self.scale, move(self.mid), move(self.bias))
 
     def times(self, factor: float) -> LowRank:
         """factor · ΔW (and its bias), exactly: the factor joins the scale."""
-        return replace(self, scale=self.scale * factor)
+        return LowRank(self.b, self.a, self.scale * factor, self.mid, self.bias)
 
     def plain(self) -> LowRank:
         """The same update without a middle factor: multiplied into the side that leaves the smaller rank."""

@@ -45,7 +45,7 @@ def flops(job: Job) -> float:
         return norms + 2.0 * area * units + (dense if job.exact else sketch)
     if units >= least:
         return norms + 2.0 * area * (units + least) + _EIGEN * least**3
-    cores = job.plugin.copies / 3 * (2.0 * side * units**2 + 2 * _EIGEN * units**3)
+    cores = max(1.0, job.plugin.copies / 3) * (2.0 * side * units**2 + 2 * _EIGEN * units**3)
     return norms + cores + 2.0 * side * units * job.spec.rank
 
 

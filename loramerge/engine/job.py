@@ -18,6 +18,9 @@ HOLD_BYTES = 256 * 2**20
 _EXACT = 8
 """Bytes of a number in float64, in which all but elementwise rules compute."""
 
+_CUT = 3
+"""Copies of the units that a sum is cut to its rank with: balanced, whitened, and what is kept."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -44,6 +47,8 @@ class Job:
     device: str
     bytes_in: int
     hold: bool = True
+    metric: bool = False
+    """A metric measures what the cut to a rank costs."""
 
     @property
     def plugin(self) -> Method:
@@ -55,13 +60,16 @@ class Job:
         """Bytes at work, roughly."""
         if self.plugin.on == "entries":
             return self._entries()
-        units = sum(self.held)
-        stacked = self.bytes_in + self.plugin.copies * _EXACT * units * (self.spec.out + self.spec.in_)
-        dense = 3 * _EXACT * self.spec.out * self.spec.in_ + stacked // len(self.members)
-        # Sums of weighed updates take one at a time where a dense matrix is the smaller object; folds always do.
-        one_by_one = self.plugin.on == "coefficients" and units >= min(self.spec.shape)
-        grams = 3 * _EXACT * self.spec.in_**2 if "grams" in self.plugin.needs else 0
-        return (dense if one_by_one or self.plugin.on == "stream" else stacked) + grams + 2 * _EXACT * self.spec.numel
+        side, area, units = sum(self.spec.shape), self.spec.out * self.spec.in_, sum(self.held)
+        # From here on a dense matrix is the smaller object, and sums of weighed updates load one at a time.
+        small = units >= min(self.spec.shape)
+        one_by_one = self.plugin.on == "stream" or (self.plugin.on == "coefficients" and small)
+        loaded = self.bytes_in // len(self.members) if one_by_one else self.bytes_in
+        method = 0 if self.plugin.on == "stream" else self.plugin.copies * units * side
+        dense = 2 * area + 4 * min(self.spec.shape) ** 2
+        cut = dense if small or self.plugin.on == "stream" else _CUT * units * side
+        grams = 3 * self.spec.in_**2 if self.metric or "grams" in self.plugin.needs else 0
+        return loaded + _EXACT * (max(method, cut) + grams + 2 * self.spec.numel)
 
     def _entries(self) -> int:
         """The factors, a tile with its temporaries, and the result's matrix, or what stands for it."""
@@ -71,7 +79,8 @@ class Job:
         tile = max(TILE_BYTES, len(self.held) * self.spec.in_ * width) * self.plugin.copies
         whole = self._whole() if self.hold or self.exact else 0
         sketch = 4 * _EXACT * (self.spec.rank + 16) * (self.spec.out + self.spec.in_)
-        return factors + tile + (3 * _EXACT * size if self.exact else whole) + sketch
+        grams = 3 * _EXACT * self.spec.in_**2 if self.metric else 0
+        return factors + tile + grams + (3 * _EXACT * size if self.exact else whole) + sketch
 
     def _whole(self) -> int:
         return max(4, DTYPE_BYTES[self.spec.dtype]) * self.spec.out * self.spec.in_
@@ -81,7 +90,7 @@ class Job:
         """Whether a dense result is decomposed as a whole."""
         from loramerge.linalg.compress import is_exact
 
-        return is_exact(self.rank, self.ranks, self.spec.shape)
+        return self.metric or is_exact(self.rank, self.ranks, self.spec.shape)
 
     @property
     def may_hold(self) -> bool:

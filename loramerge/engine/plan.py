@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from loramerge.core.adapter import Adapter, ModuleSpec, widest
 from loramerge.core.names import first_match, matches, natural
 from loramerge.engine.job import Job
-from loramerge.errors import BadOption, NeedsBase, NeedsData, ShapeMismatch, UsageError
+from loramerge.engine.needs import check_metric, check_statistics
+from loramerge.errors import BadOption, NeedsBase, ShapeMismatch, UsageError
 from loramerge.methods._method import MERGE
 from loramerge.options import parse
 from loramerge.registry import near
@@ -98,6 +98,7 @@ def plan(
     request: Request,
     *,
     statistics: Sequence[Statistics | None] = (),
+    metric: Statistics | None = None,
     executor: str = "threads",
     workers: int | None = None,
     device: str = "cpu",
@@ -106,8 +107,9 @@ def plan(
     """One job per module of the union of the adapters' modules, in natural order.
 
     Raises UsageError without adapters or modules, or with more or fewer than a method takes, ShapeMismatch
-    where two adapters disagree about a module, NeedsBase for DoRA, NeedsData for statistics that are missing,
-    BadOption for options that fit no module or a budget too small for the largest one.
+    where two adapters disagree about a module, or statistics with one, NeedsBase for DoRA, NeedsData for
+    statistics that are missing and for a metric that knows no module, BadOption for options that fit no module
+    or a budget too small for the largest one.
     """
     _check_adapters(adapters, request)
     owners = _owners(adapters)
@@ -115,8 +117,10 @@ def plan(
     dtype = request.dtype or widest(spec.dtype for adapter in adapters for spec in adapter.modules.values())
     jobs = tuple(_job(adapters, name, found, request, dtype, device) for name, found in owners.items())
     _check_options(jobs)
-    _check_statistics(jobs, adapters, statistics)
-    return _fitted(Plan(jobs, executor, workers or default_workers(), device, _notes(adapters)), max_memory)
+    check_statistics(jobs, adapters, statistics)
+    notes = (*_notes(adapters), *check_metric(jobs, metric))
+    jobs = tuple(replace(job, metric=metric is not None and metric.has("grams", job.module)) for job in jobs)
+    return _fitted(Plan(jobs, executor, workers or default_workers(), device, notes), max_memory)
 
 
 def default_workers() -> int:
@@ -194,22 +198,6 @@ def _check_options(jobs: Sequence[Job]) -> None:
             check([job.options for job in found], [job.ranks for job in found])
 
 
-def _check_statistics(
-    jobs: Sequence[Job], adapters: Sequence[Adapter], statistics: Sequence[Statistics | None]
-) -> None:
-    known = [*statistics, *[None] * (len(adapters) - len(statistics))]
-    for job in jobs:
-        for kind, at in product(job.plugin.needs, job.members):
-            adapter, found = adapters[at], known[at]
-            if job.module in adapter.modules and not (found and found.has(kind, job.module)):
-                raise NeedsData(
-                    f"{job.method} needs {kind} of {adapter.name} for {job.module}, and there are none.",
-                    where=found.name if found else adapter.name,
-                    hint=f"loramerge stats {adapter.name} --base MODEL --text FILE -o FILE,"
-                    f" then --data {adapter.name}=FILE",
-                )
-
-
 def _job(
     adapters: Sequence[Adapter], name: str, owners: Sequence[int], request: Request, dtype: str, device: str
 ) -> Job:
@@ -224,6 +212,7 @@ def _job(
     ranks = [spec.rank if widest_wins else spec.held for spec in specs.values()]
     members = range(len(adapters)) if method.counts_zeros else owners
     first = specs[owners[0]]
+    bound = _bound(method, options, setting.rank, ranks, first)
     return Job(
         name,
         tuple(members),
@@ -232,7 +221,7 @@ def _job(
         tuple(specs[i].held if i in specs else 1 for i in members),
         replace(
             first,
-            rank=_bound(method, options, setting.rank, ranks, first),
+            rank=bound,
             scale=1.0,
             dtype=dtype,
             alpha=0.0,
@@ -243,7 +232,8 @@ def _job(
         ),
         setting.method,
         options,
-        setting.rank,
+        # A number above what there is would count the units of zeros that stand for a missing module.
+        replace(setting.rank, value=bound) if setting.rank.kind == "fixed" else setting.rank,
         request.seed,
         request.scale,
         request.rescale,

@@ -149,6 +149,6 @@ class _Statistics(Sequence["Tensor"]):
 
 
 def _metric(job: Job, inputs: Inputs) -> Tensor | None:
-    if inputs.metric is None or not inputs.metric.has("grams", job.module):
+    if inputs.metric is None or not job.metric:
         return None
     return inputs.metric.load("grams", job.module).to(device=job.device)

@@ -63,7 +63,7 @@ def open_adapter(path: Path | str, name: str | None = None, *, allow_pickle: boo
     path = Path(path)
     if not path.exists():
         raise NotFound(f"There is nothing at {path}.", hint="USER/ADAPTER, without ./, names an adapter on the Hub")
-    for candidate in FORMATS.names():
+    for candidate in FORMATS:
         if FORMATS[candidate].sniff(path):
             return FORMATS[candidate].read(path, name=name, allow_pickle=allow_pickle)
     raise UnknownFormat(

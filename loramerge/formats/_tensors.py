@@ -238,7 +238,7 @@ def finite(tensor: Tensor, name: str, where: str, hint: str = _EARLIER) -> Tenso
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite: their sum is not, or, where finite ones overflow it, each is not."""
-    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
+    return math.isfinite(tensor.sum()) or bool(tensor.isfinite().all())
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -2,8 +2,8 @@
 
 With M of shape (out, in) and Z an orthonormal basis (in, l) of its leading right singular space, M Z Zᵀ
 is within about a ten-thousandth of the best approximation of that rank once Z has gone through Σ Mₜᵀ(Mₜ Z) a few
-times (subspace iteration; one pass over the blocks each). What is lost is known exactly either way:
-‖M − M Z Zᵀ‖² = ‖M‖² − ‖M Z‖².
+times (subspace iteration; one pass over the blocks each). What is lost is measured either way: ‖M − M Z Zᵀ‖
+block by block, since ‖M‖² − ‖M Z‖², the same in exact arithmetic, would be rounding where little is lost.
 
 Source: Halko, Martinsson & Tropp 2011, https://arxiv.org/abs/0909.4061, algorithm 4.4 with re-orthogonalisation.
 """
@@ -14,14 +14,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.truncate import Truncated, decomposed_dense, settled, truncate_decomposed
-from loramerge.linalg.units import nothing
-
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, dtype
 
+    from loramerge.linalg.ranks import RankRule
     from loramerge.linalg.tiles import Blocks
+    from loramerge.linalg.truncate import Truncated
 
     Passes = Iterable[tuple[int, Tensor]]
 
@@ -50,12 +48,16 @@ def compress(
     The result has the same bytes either way. Time O(out · in · (rank + OVERSAMPLE)) for each pass, or
     O(out · in · min(out, in)); memory O((out + in) · (rank + OVERSAMPLE)), and O(out · in) when held or exact.
     """
+    import torch
+
+    from loramerge.linalg.truncate import decomposed_dense, truncate_decomposed
+
     out, in_ = blocks.shape
     asked = rule.asked(ranks)
     if asked is None or metric is not None or is_exact(rule, ranks, blocks.shape):
-        found = decomposed_dense(_whole(blocks), bias, metric)
+        found = decomposed_dense(_whole(blocks, torch.float64), bias, metric)
         return truncate_decomposed(found, rule, ranks=ranks, shape=(out, in_))
-    held: Passes = list(blocks) if hold else blocks
+    held: Passes = _kept(blocks) if hold else blocks
     z = _start(held, in_, asked + OVERSAMPLE)
     for _ in range(PASSES):
         z = _orthonormal(_round(held, z))
@@ -68,12 +70,18 @@ def is_exact(rule: RankRule, ranks: Sequence[int], shape: tuple[int, int]) -> bo
     return asked is None or min(shape) <= max(EXACT_SIDE, asked + OVERSAMPLE)
 
 
-def _whole(blocks: Blocks) -> Tensor:
+def _kept(blocks: Blocks) -> Passes:
+    """The same blocks as parts of one matrix: kept by themselves they would lie between what comes and goes."""
+    whole, height = _whole(blocks, blocks.dtype), blocks.tiles.height
+    return [(start, whole[start : start + height]) for start in range(0, len(whole), height)]
+
+
+def _whole(blocks: Blocks, dtype: dtype) -> Tensor:
     import torch
 
     whole: Tensor | None = None
     for start, block in blocks:
-        whole = torch.empty(blocks.shape, dtype=torch.float64, device=block.device) if whole is None else whole
+        whole = torch.empty(blocks.shape, dtype=dtype, device=block.device) if whole is None else whole
         whole[start : start + len(block)] = block
     assert whole is not None
     return whole
@@ -110,20 +118,33 @@ def _orthonormal(z: Tensor) -> Tensor:
 def _projected(held: Passes, z: Tensor, rank: int, bias: Tensor | None) -> Truncated:
     import torch
 
-    parts, energy = [], 0.0
+    from loramerge.linalg.truncate import FLOOR, Truncated, settled
+    from loramerge.linalg.units import nothing
+
+    parts, energy, outside = [], 0.0, 0.0
     narrow: Tensor | None = None
     for _, block in held:
         narrow = z.to(block.dtype) if narrow is None else narrow
-        parts.append((block @ narrow).to(torch.float64))
-        energy += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+        part = block @ narrow
+        parts.append(part.to(torch.float64))
+        energy += _square(block)
+        outside += _square(torch.addmm(block, part, narrow.T, alpha=-1.0))
     y = torch.cat(parts)
     if energy == 0.0:
         return Truncated(replace(nothing((len(y), len(z))), bias=bias), 0.0)
     values, vectors = torch.linalg.eigh(y.T @ y)
-    s = values.flip(0)[:rank].clamp(min=0).sqrt()
-    alive = int((s > 2.0**-26 * s[0]).sum())
+    squares = values.flip(0).clamp(min=0)
+    s = squares[:rank].sqrt()
+    alive = int((s > FLOOR * s[0]).sum())
     s, w = s[:alive], vectors.flip(1)[:, :alive]
     root = s.sqrt()
-    lost = max(0.0, 1.0 - float(s.square().sum()) / energy)
+    lost = (outside + float(squares[alive:].sum())) / energy
     delta = settled((y @ w) / root, root[:, None] * (z @ w).T)
     return Truncated(replace(delta, bias=bias), lost**0.5, tuple(s.tolist()))
+
+
+def _square(block: Tensor) -> float:
+    """‖block‖² in float64."""
+    import torch
+
+    return float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2

@@ -153,6 +153,14 @@ def triplets(matrix: Tensor | LowRank, least: float = 0.0) -> Triplets:
     return Triplets(u[:, :kept], s[:kept], v[:, :kept])
 
 
+def root(core: LowRank) -> Tensor:
+    """(p, min(r, q)) X with X Xᵀ = core · coreᵀ."""
+    import torch
+
+    x: Tensor = (core.b * core.scale) @ torch.linalg.qr(core.a.T).R.T
+    return x
+
+
 @dataclass(frozen=True, slots=True)
 class _Stacked:
     """Living units of all updates: b (N, out) and a (N, in) with rows of length one, signed · b aᵀ their products.

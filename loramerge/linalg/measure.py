@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from loramerge.core.lowrank import LowRank, cat
+from loramerge.core.updates import Updates
 from loramerge.linalg.units import pool
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GROUP = 1024
+"""Units of which all pairs of products are held at once."""
 
 CANCELS = 2.0**-12
 """Units whose sum is so small a share of its squared lengths together cancel: twelve of 52 bits are gone."""
@@ -34,7 +37,7 @@ def norm(delta: LowRank) -> float:
     import torch
 
     # Folding the scale into the factors would copy them.
-    flat = replace(delta, scale=1.0, bias=None).to(dtype=torch.float64).plain()
+    flat = LowRank(delta.b, delta.a, mid=delta.mid).to(dtype=torch.float64).plain()
     return abs(delta.scale) * _unscaled_norm(flat)
 
 
@@ -56,19 +59,39 @@ def inner(x: LowRank, y: LowRank) -> float:
 
 
 def gram(deltas: Sequence[LowRank]) -> Tensor:
-    """(n, n) all inner products of n updates of one shape. Cost O((out + in) N²), N = Σ rᵢ."""
+    """(n, n) all inner products of n updates of one shape. Cost O((out + in) N²), N = Σ rᵢ.
+
+    Two groups of at most GROUP units are held at a time; updates that load when they are asked for are loaded
+    once for each pair of groups they are in.
+    """
     import torch
 
-    units = pool(deltas)
-    n = len(deltas)
-    found = torch.zeros(n, n, dtype=torch.float64, device=units.a.device)
-    start = 0
-    for i, delta in enumerate(deltas):
-        stop = start + delta.rank
-        products = (units.a[start:stop] @ units.a[start:].T) * (units.b[start:stop] @ units.b[start:].T)
-        found[i].index_add_(0, units.owner[start:], products.sum(0))
-        start = stop
-    return found + found.triu(1).T
+    updates = Updates.of(deltas)
+    found = torch.zeros(len(updates), len(updates), dtype=torch.float64)
+    groups = list(_groups(updates.ranks))
+    for number, left in enumerate(groups):
+        x = pool(updates[left])
+        for right in groups[number:]:
+            y = x if right is left else pool(updates[right])
+            block = _by_owner(_by_owner((x.a @ y.a.T) * (x.b @ y.b.T), x.owner).T, y.owner).T.cpu()
+            found[left, right], found[right, left] = block, block.T
+    return found
+
+
+def _groups(ranks: Sequence[int]) -> Iterator[slice]:
+    """Slices of consecutive updates of at most GROUP units together, or of a single one."""
+    start = units = 0
+    for at, rank in enumerate(ranks):
+        if units and units + rank > GROUP:
+            yield slice(start, at)
+            start, units = at, 0
+        units += rank
+    yield slice(start, len(ranks))
+
+
+def _by_owner(rows: Tensor, owner: Tensor) -> Tensor:
+    """The rows of each owner added up."""
+    return rows.new_zeros(int(owner.max()) + 1, rows.shape[1]).index_add_(0, owner, rows)
 
 
 def relative_error(got: LowRank, want: Sequence[LowRank]) -> float:

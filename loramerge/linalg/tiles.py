@@ -37,17 +37,22 @@ class Tiles:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """The first row's number and the tile (n, rows, in)."""
+        for start in range(0, self.shape[0], self.height):
+            yield start, self._rows(start, min(self.shape[0], start + self.height))
+
+    def stack(self) -> Stack:
+        """All rows at once, computed once: O(n · out · in) memory."""
+        return Stack(self._rows(0, self.shape[0]))
+
+    def _rows(self, start: int, stop: int) -> Tensor:
         import torch
 
-        out, in_ = self.shape
-        for start in range(0, out, self.height):
-            stop = min(out, start + self.height)
-            tile = self._parts[0][0].new_empty(self.count, stop - start, in_)
-            for part, (b, a, scale) in zip(tile, self._parts, strict=True):
-                torch.mm(b[start:stop], a, out=part)
-                if scale != 1.0:
-                    part.mul_(scale)
-            yield start, tile
+        tile = self._parts[0][0].new_empty(self.count, stop - start, self.shape[1])
+        for part, (b, a, scale) in zip(tile, self._parts, strict=True):
+            torch.mm(b[start:stop], a, out=part)
+            if scale != 1.0:
+                part.mul_(scale)
+        return tile
 
 
 class Stack:

@@ -7,15 +7,15 @@ factors hold as many units as it has rows or columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from loramerge.core.lowrank import LowRank, cat
+from loramerge.core.lowrank import LowRank
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.units import column_lengths, nothing, total_bias
+from loramerge.linalg.stored import blocks, stored
+from loramerge.linalg.units import column_lengths, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,16 +137,18 @@ def decompose(deltas: Sequence[LowRank], metric: Tensor | None = None) -> Decomp
     updates = Updates.of(deltas)
     out, in_ = updates.shape
     flipped = out > in_ and metric is None
-    gathered = (_dense if sum(updates.ranks) >= min(out, in_) else _stacked)(updates, flipped)
-    return _decomposed(gathered, flipped, metric)
+    if sum(updates.ranks) >= min(out, in_):
+        return _decomposed(_dense(updates, flipped), flipped, metric)
+    units = _balanced(updates, flipped)
+    if metric is None and len(units.to_b) <= GRAM_LIMIT and (found := _by_gram(units)):
+        return _decomposed(found, flipped, None)
+    return _decomposed(_by_qr(units), flipped, metric)
 
 
 def _decomposed(gathered: _Gathered, flipped: bool, metric: Tensor | None) -> Decomposed:
     import torch
 
-    values, vectors = torch.linalg.eigh(gathered.gram(metric))
-    if metric is None and gathered.squares is not None and _cancels(values, gathered.bound):
-        values, vectors = torch.linalg.eigh(replace(gathered, squares=None).gram(None))
+    values, vectors = gathered.eigen or torch.linalg.eigh(gathered.gram(metric))
     s = values.clamp(min=0).sqrt().flip(0)
     # What is left where updates cancel is rounding too, of the units that went in.
     rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes if metric is None else 0.0
@@ -155,64 +157,82 @@ def _decomposed(gathered: _Gathered, flipped: bool, metric: Tensor | None) -> De
     return Decomposed(s[:kept], x, gathered.core, gathered.lift, flipped, energy, gathered.bias)
 
 
-def _cancels(values: Tensor, bound: float) -> bool:
-    """Whether the sum is so much smaller than its terms that products of their Grams have lost its digits."""
-    return values.numel() > 0 and float(values.max()) * 4 < bound
-
-
 @dataclass(frozen=True, slots=True)
 class _Gathered:
     """Σ ΔWᵢ (or its transpose) = (product of lift) · (product of core), the columns of the lift orthonormal.
 
-    `sizes` is Σ |a||b| of all units. `squares` is core · coreᵀ, where it follows from the units' Grams;
-    it is off by rounding of `bound`, which is never less than its largest eigenvalue.
+    `sizes` is Σ |a||b| of all units. `eigen` are the eigenvalues and vectors of core · coreᵀ, where they follow
+    from the units' Grams.
     """
 
     lift: tuple[Tensor, ...]
     core: tuple[Tensor, ...]
     sizes: float
     bias: Tensor | None
-    squares: Tensor | None = None
-    bound: float = 0.0
+    eigen: tuple[Tensor, Tensor] | None = None
 
     def gram(self, metric: Tensor | None) -> Tensor:
         """core · (metric ·) coreᵀ."""
-        if metric is None and self.squares is not None:
-            return self.squares
-        first, *others = self.core
-        for factor in others:
-            first = first @ factor
-        measured = first if metric is None else first @ metric.to(first)
-        return measured @ first.T
+        (core,) = self.core
+        measured = core if metric is None else core @ metric.to(core)
+        return measured @ core.T
 
 
-def _stacked(updates: Updates, flipped: bool) -> _Gathered:
-    import torch
+@dataclass(frozen=True, slots=True)
+class _Balanced:
+    """Σ ΔWᵢ (or its transpose) = (b · to_b) · (to_a · a), each unit with |b_j| = |a_j|, and their own Grams.
 
-    (units,) = _blocks(updates, sum(updates.ranks))
+    Balanced, a large column of b that meets a small row of a does not hide the others.
+    """
+
+    b: Tensor
+    a: Tensor
+    to_b: Tensor
+    to_a: Tensor
+    outer: Tensor
+    inner: Tensor
+    sizes: float
+    bias: Tensor | None
+
+
+def _balanced(updates: Updates, flipped: bool) -> _Balanced:
+    units = stored(updates)
     b, a = (units.a.T, units.b.T) if flipped else (units.b, units.a)
     outer, inner = b.T @ b, a @ a.T
     left, right = outer.diagonal().sqrt(), inner.diagonal().sqrt()
     sizes = left * right * units.scale.abs()
-    # Balanced, |a| = |b|: a large column of b that meets a small row of a must not hide the others.
     to_b = (sizes.sqrt() / left).where(sizes > 0, 0.0)
     to_a = (sizes.sqrt() / right).where(sizes > 0, 0.0) * units.scale.sign()
-    total = float(sizes.sum())
-    if len(sizes) > GRAM_LIMIT:
-        q, r = torch.linalg.qr(b * to_b)
-        return _Gathered((q,), ((r * to_a) @ a,), total, units.bias)
     outer, inner = outer * to_b * to_b[:, None], inner * to_a * to_a[:, None]
-    whiten, back, largest = _gram_basis(outer)
-    squares = back @ inner @ back.T
-    bound = largest * float(inner.abs().sum(1).max())
-    return _Gathered((b, to_b[:, None] * whiten), (back * to_a, a), total, units.bias, squares, bound)
+    return _Balanced(b, a, to_b, to_a, outer, inner, float(sizes.sum()), units.bias)
+
+
+def _by_gram(units: _Balanced) -> _Gathered | None:
+    """The orthonormal basis by eigenvectors; None where so much cancels that the Grams have lost the sum's digits."""
+    import torch
+
+    whiten, back, largest = _gram_basis(units.outer)
+    values, vectors = torch.linalg.eigh(back @ units.inner @ back.T)
+    # What the eigenvalues are off by is rounding of the largest that there could be.
+    if values.numel() and float(values.max()) * 4 < largest * float(torch.linalg.eigvalsh(units.inner).max()):
+        return None
+    lift, core = (units.b, units.to_b[:, None] * whiten), (back * units.to_a, units.a)
+    return _Gathered(lift, core, units.sizes, units.bias, (values, vectors))
+
+
+def _by_qr(units: _Balanced) -> _Gathered:
+    """The orthonormal basis by QR, which squares nothing."""
+    import torch
+
+    q, r = torch.linalg.qr(units.b * units.to_b)
+    return _Gathered((q,), ((r * units.to_a) @ units.a,), units.sizes, units.bias)
 
 
 def _dense(updates: Updates, flipped: bool) -> _Gathered:
     import torch
 
     total, sizes, biases = None, 0.0, []
-    for units in _blocks(updates, BLOCK):
+    for units in blocks(updates, BLOCK):
         a = units.a * units.scale[:, None]
         total = a.new_zeros(updates.shape) if total is None else total
         total.addmm_(units.b, a)
@@ -221,51 +241,6 @@ def _dense(updates: Updates, flipped: bool) -> _Gathered:
     assert total is not None
     bias = torch.stack(biases).sum(0) if biases else None
     return _Gathered((), (total.T.contiguous() if flipped else total,), sizes, bias)
-
-
-@dataclass(frozen=True, slots=True)
-class _Units:
-    """N units as they are stored, in float64: b (out, N), a (N, in), `scale` (N,); the sum of their biases."""
-
-    b: Tensor
-    a: Tensor
-    scale: Tensor
-    bias: Tensor | None
-
-
-def _blocks(updates: Updates, limit: int) -> Iterator[_Units]:
-    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again."""
-    import torch
-
-    groups = _groups(updates.ranks, limit)
-    width, buffers = max(map(sum, groups)), None
-    loads = iter(updates)
-    for ranks in groups:
-        at, biased = 0, []
-        for delta in islice(loads, len(ranks)):
-            flat = delta if delta.mid is None else delta.to(dtype=torch.float64).plain()
-            if buffers is None:
-                (out, in_), new = updates.shape, torch.zeros((), dtype=torch.float64, device=flat.b.device).new_empty
-                buffers = new(out, width), new(width, in_), new(width)
-            units = slice(at, at + flat.rank)
-            buffers[0][:, units] = flat.b
-            buffers[1][units] = flat.a
-            buffers[2][units] = flat.scale
-            biased += [] if flat.bias is None else [flat]
-            at = units.stop
-            del delta, flat  # before the next is loaded
-        assert buffers is not None
-        yield _Units(buffers[0][:, :at], buffers[1][:at], buffers[2][:at], total_bias(biased))
-
-
-def _groups(ranks: Sequence[int], limit: int) -> list[list[int]]:
-    """Ranks in order, in groups of at most `limit` together; a larger one stands alone."""
-    groups: list[list[int]] = []
-    for rank in ranks:
-        if not groups or sum(groups[-1]) + rank > limit:
-            groups.append([])
-        groups[-1].append(rank)
-    return groups
 
 
 def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -279,13 +254,6 @@ def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def _kept(deltas: Updates) -> LowRank:
-    return cat([_scaled(delta) for delta in deltas])
-
-
-def _scaled(delta: LowRank) -> LowRank:
-    """The same update with scale 1, all of it in b: a power of two, as scales mostly are, rounds nothing."""
-    import torch
-
-    flat = delta.to(dtype=torch.float64).plain()
-    bias = None if flat.bias is None else flat.bias * flat.scale
-    return replace(flat, b=flat.b * flat.scale, scale=1.0, bias=bias)
+    """All units as they are, scales in b: a power of two, as scales mostly are, rounds nothing."""
+    units = stored(deltas)
+    return LowRank(b=units.b.mul_(units.scale), a=units.a, bias=units.bias)

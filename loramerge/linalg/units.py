@@ -36,11 +36,11 @@ class Units:
 
     def sizes(self) -> Tensor:
         """(N,) the Frobenius norm |a||b| of each unit's product."""
-        return _lengths(self.a) * _lengths(self.b)
+        return row_lengths(self.a) * row_lengths(self.b)
 
     def balanced(self) -> Units:
         """The same products with |a| = |b|; a unit whose product is zero becomes zero in both halves."""
-        to_a, to_b = _balance(_lengths(self.a), _lengths(self.b))
+        to_a, to_b = balance(row_lengths(self.a), row_lengths(self.b))
         return replace(self, a=self.a * to_a[:, None], b=self.b * to_b[:, None])
 
     def signed(self) -> Units:
@@ -51,7 +51,7 @@ class Units:
 
     def normalized(self) -> Units:
         """Both halves of each unit at length one (products of zero stay zero)."""
-        left, right = _lengths(self.b), _lengths(self.a)
+        left, right = row_lengths(self.b), row_lengths(self.a)
         return replace(
             self,
             a=self.a / right.where(right > 0, 1.0)[:, None],
@@ -115,15 +115,6 @@ def pool(deltas: Sequence[LowRank]) -> Units:
     )
 
 
-def balanced(delta: LowRank) -> LowRank:
-    """The same update in float64, scale folded in and each unit with |a_j| = |b_j|."""
-    import torch
-
-    flat = delta.to(dtype=torch.float64).folded()
-    to_a, to_b = _balance(_lengths(flat.a), column_lengths(flat.b))
-    return replace(flat, a=flat.a * to_a[:, None], b=flat.b * to_b)
-
-
 def total_bias(deltas: Sequence[LowRank]) -> Tensor | None:
     """Σ scaleᵢ · biasᵢ in float64; None where no update has a bias."""
     import torch
@@ -144,13 +135,14 @@ def column_lengths(b: Tensor) -> Tensor:
     return b.square().sum(0).sqrt()
 
 
-def _balance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def balance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """What halves of these lengths are multiplied by to be of one length; 0 for both where the product is zero."""
     alive = (a > 0) & (b > 0)
     return (b / a).sqrt().where(alive, 0.0), (a / b).sqrt().where(alive, 0.0)
 
 
-def _lengths(rows: Tensor) -> Tensor:
+def row_lengths(rows: Tensor) -> Tensor:
+    """(N,) the lengths of the rows."""
     import torch
 
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from loramerge.core.updates import Updates
 from loramerge.methods._method import Context, Fold, Grain, Method, Outcome
+from loramerge.methods._weighing import weighted
 
 if TYPE_CHECKING:
     from loramerge.core.lowrank import LowRank
@@ -81,8 +82,7 @@ def _entries(method: Method, updates: Sequence[LowRank], options: Any, context: 
     def rule(start: int, tile: Any) -> Any:
         return method.apply(tile, state, options, context, start)
 
-    weighted = [update.times(weight) for update, weight in zip(loaded, context.weights, strict=True)]
-    return Outcome(blocks=Blocks(tiles, rule), bias=total_bias(weighted))
+    return Outcome(blocks=Blocks(tiles, rule), bias=total_bias(weighted(loaded, context)))
 
 
 def _stream(method: Method, updates: Sequence[LowRank], options: Any, context: Context) -> Outcome:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from loramerge.errors import BadOption
-from loramerge.methods import _entries
+from loramerge.methods import _entries, _weighing
 from loramerge.methods._method import Context, Outcome
 
 if TYPE_CHECKING:
@@ -21,17 +22,30 @@ if TYPE_CHECKING:
 
 Entrywise = Literal["linear", "ties", "dare", "dare-ties"]
 
-_HELD = 256 * 2**20
-"""Entries of cores up to this size are held; more pass by in tiles."""
+_HELD = 64 * 2**20
+"""Entries of cores up to this size are held, which is faster; more pass by in tiles."""
 
 _SAME = 1e-6
 """Directions of different tasks that are this close count as one: float32 keeps no more of them."""
+
+
+class Dimension(Protocol):
+    """Options of a method that decides how many directions its result has."""
+
+    @property
+    def k(self) -> int | None:
+        """How many; None: as many as the task of largest rank has."""
 
 
 def check_least(name: str, value: float | None, least: float = 1) -> None:
     """Raises BadOption for a number below `least`, or none at all."""
     if value is not None and not value >= least:
         raise BadOption(f"{name} is {value}, below {least}.", hint=f"{least} or more")
+
+
+def bound(options: Dimension, ranks: Sequence[int]) -> int:
+    """The rank of a method that has k directions: k, or the largest rank."""
+    return options.k or max(ranks)
 
 
 def merged(
@@ -48,16 +62,11 @@ def merged(
     from loramerge.linalg.joint import joint
     from loramerge.linalg.units import nothing, total_bias
 
-    parts = weighted(updates, context)
+    parts = _weighing.weighted(updates, context)
     found = joint(parts if weigh else updates, basis=basis, right=right, drop=drop)
     core, report = (None, {}) if found.empty else rule(found)
     delta = nothing(found.shape) if core is None else found.lift(core)
     return Outcome([replace(delta, bias=total_bias(parts))], report)
-
-
-def weighted(updates: Sequence[LowRank], context: Context) -> list[LowRank]:
-    """wᵢ · ΔWᵢ."""
-    return [update.times(weight) for update, weight in zip(updates, context.weights, strict=True)]
 
 
 def entrywise(cores: Sequence[LowRank], rule: Entrywise, density: float, context: Context) -> Tensor:
@@ -76,26 +85,11 @@ def entrywise(cores: Sequence[LowRank], rule: Entrywise, density: float, context
             tile = _entries.trim(tile, least)
         return _entries.elect_and_average(tile, ones) if rule.endswith("ties") else tile.sum(0)
 
-    ones, least, trims = [1.0] * len(cores), None, rule == "ties" and density < 1
+    ones, trims = [1.0] * len(cores), rule == "ties" and density < 1
     tiles = Tiles(cores)
-    if tiles.count * tiles.shape[0] * tiles.shape[1] * tiles.dtype.itemsize > _HELD:
-        least = _entries.thresholds(tiles, density) if trims else None
-        return Blocks(tiles, rows).dense()
-    tiles.height = tiles.shape[0]
-    (_, whole), *_ = tiles
-    least = _held_thresholds(whole, density) if trims else None
-    return rows(0, whole)
-
-
-def _held_thresholds(whole: Tensor, density: float) -> Tensor:
-    """`_entries.thresholds` of what is in memory already: numpy's selection takes a quarter of the time of passes."""
-    import numpy as np
-    import torch
-
-    size = whole[0].numel()
-    at = size - max(1, int(density * size))
-    found = [np.partition(part.abs().cpu().numpy().ravel(), at)[at] for part in whole]
-    return torch.tensor(np.array(found), dtype=whole.dtype)
+    held = tiles.stack() if tiles.count * prod(tiles.shape) * tiles.dtype.itemsize <= _HELD else None
+    least = _entries.thresholds(held or tiles, density) if trims else None
+    return rows(0, held.stacked) if held else Blocks(tiles, rows).dense()
 
 
 def tasks(found: Joint, k: int | None = None) -> list[Triplets]:

@@ -99,7 +99,8 @@ class Method:
     - `weights`: what each update counts for when nobody says: "mean" 1/n, "sum" 1.
     - `needs`: names of statistics of each adapter that the method cannot do without ("grams", …).
     - `random`: it draws random numbers, so `Context.keys` is filled in.
-    - `copies`: how many matrices of the size of its inputs it holds at once, for the plan's memory.
+    - `copies`: how many matrices of the size of its inputs it holds at once, for the plan's memory: of tiles on
+      "entries", of all factors in float64 elsewhere. 0 for one that only weighs updates and never asks for `gram`.
     - `bound(options, ranks)`: the most units an "own" method returns for a module whose updates have
       these ranks (the planner knows no tensor); without it, the sum of the ranks.
     - `check(options, ranks)`: raises BadOption where the options cannot serve any module; gets those

@@ -12,6 +12,8 @@ from loramerge.methods._method import Context
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from loramerge.core.lowrank import LowRank
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -21,6 +23,11 @@ class NoOptions:
 def as_given(gram: Callable[[], Tensor], options: NoOptions, context: Context) -> Sequence[float]:
     """The weights themselves."""
     return context.weights
+
+
+def weighted(updates: Sequence[LowRank], context: Context) -> list[LowRank]:
+    """wᵢ · ΔWᵢ."""
+    return [update.times(weight) for update, weight in zip(updates, context.weights, strict=True)]
 
 
 def check_between(t: float) -> None:

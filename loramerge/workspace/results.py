@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -16,7 +15,6 @@ from typing import Any
 
 from loramerge.core.provenance import FilePin, Lineage, changed, finite, from_json, to_json
 from loramerge.errors import BadConfig, IntegrityError, LoramergeError, OutputExists
-from loramerge.hub.pull import wanted
 from loramerge.workspace.lock import sync
 from loramerge.workspace.units import TABLE
 
@@ -129,6 +127,8 @@ def _replaceable(folder: Path) -> bool:
     """
     if any((folder / name).is_file() for name in (RECORD, TABLE)):
         return True
+    from loramerge.hub.pull import wanted
+
     inside = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     return inside == set(wanted(inside, allow_pickle=True))
 
@@ -185,6 +185,8 @@ def _put(new: Path, out: Path, force: bool) -> None:
 
 def _exchanged(one: Path, other: Path) -> bool:
     """Swap two names in one step, so that neither is ever missing; False where the system cannot."""
+    import ctypes
+
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):

@@ -46,7 +46,7 @@ def speaking_for(f):
 @pytest.mark.parametrize(
     ("figures", "methods"),
     [
-        ({"cosine": 0.02}, ["tsv", "linear"]),
+        ({"cosine": 0.02}, ["tsv", "pico", "linear"]),
         ({"cosine": 0.5}, []),
         ({"cosine": 0.95}, ["karcher", "model-stock", "linear"]),
         ({"cosine": 0.95, "n": 2}, ["slerp", "model-stock", "linear"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,26 @@ def refs(*folders):
 def two(make_adapter):
     """Two adapters of one base and of other ranks."""
     return make_adapter("math-lora", rank=2), make_adapter("code-lora", rank=4)
+
+
+# What is read
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process reads")
+def test_inputs_are_read_twice_to_be_hashed_and_to_be_merged(session, make_adapter):
+    folders = [make_adapter(name, modules={"layers.0.q": (20_000, 20_000)}) for name in ("a", "b")]
+    size = sum((folder / WEIGHTS).stat().st_size for folder in folders)
+    out = api.merge(session, refs(*folders), out=Path("both")).path  # what has to be imported is
+
+    before = _bytes_read()
+    api.merge(session, refs(*folders), out=Path("both"), force=True)
+    found = _bytes_read() - before - (out / WEIGHTS).stat().st_size  # which is hashed too
+
+    assert 2 * size <= found < 2.2 * size
+
+
+def _bytes_read():
+    return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
 
 
 # What a result is called

@@ -77,6 +77,19 @@ def test_an_end_has_its_own_modules_and_extras_only(session, make_adapter):
     assert set(made.report["modules"]) == set(open_adapter(x).modules)
 
 
+@pytest.mark.parametrize("method", ["ema", "np"])
+def test_a_number_no_result_can_reach_keeps_all_where_an_adapter_lacks_a_module(session, make_adapter, method):
+    x, y = make_adapter("x", modules={"layers.0.q": (8, 8)}, rank=2), make_adapter("y", rank=3)
+
+    made = api.merge(session, refs(x, y), method=method, rank=1000)
+
+    only = deltas(y)["layers.1.v"]
+    share = {"ema": 0.5, "np": 1.0}[method]
+    torch.testing.assert_close(deltas(made.path)["layers.1.v"], share * only, rtol=0, atol=1e-6)
+    assert made.report["modules"]["layers.1.v"]["rank"] == 3
+    assert_rebuilt(session, made)
+
+
 def test_an_end_at_a_lower_rank_is_cut(session, ends):
     made = api.interpolate(session, refs(*ends), 1.0, rank=1)
 

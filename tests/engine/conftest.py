@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loramerge.core.adapter import Adapter, ModuleSpec
+from loramerge.core.statistics import Statistics
 
 
 def _unread(name):
@@ -23,5 +24,15 @@ def header():
             for module, (out, in_, rank) in sizes.items()
         }
         return Adapter(name, "peft", specs, _unread)
+
+    return make
+
+
+@pytest.fixture
+def measured():
+    """measured({("grams", "q"): (2, 2)}) -> statistics of such shapes, whose numbers nobody may read."""
+
+    def make(shapes):
+        return Statistics("measured", shapes, lambda kind, module: _unread(f"{kind}.{module}"))
 
     return make

@@ -10,6 +10,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from loramerge.core.statistics import KINDS, Statistics
 from loramerge.engine.executors import ordered_map
 from loramerge.engine.plan import Request, Setting, plan
 from loramerge.engine.run import Inputs, run
@@ -22,24 +23,23 @@ from loramerge.methods._method import MERGE
 here = pytest.mark.parametrize(("kind", "workers"), [("serial", 1), ("threads", 3)])
 
 
-class Measured:
-    """Statistics that some model could have; a class of this file, so that it pickles."""
+def drawn(kind, module):
+    """Statistics that some model could have; a function of this file, so that it pickles."""
+    draw = torch.Generator().manual_seed(len(module))
+    side = 96 if kind == "fisher_out" else 64
+    rows = torch.rand(side, side, generator=draw, dtype=torch.float64)
+    return rows @ rows.T if kind == "grams" else rows[0]
 
-    name = "measured"
 
-    def has(self, kind, module):
-        return True
-
-    def load(self, kind, module):
-        draw = torch.Generator().manual_seed(len(module))
-        side = 96 if kind == "fisher_out" else 64
-        rows = torch.rand(side, side, generator=draw, dtype=torch.float64)
-        return rows @ rows.T if kind == "grams" else rows[0]
+def measured(adapter):
+    """All kinds of statistics of all modules of an adapter."""
+    shapes = {(kind, module): tuple(drawn(kind, module).shape) for kind in KINDS for module in adapter.modules}
+    return Statistics("measured", shapes, drawn)
 
 
 def merged(adapters, method, options, kind, workers):
     """All factors of a merge as bytes."""
-    statistics = (Measured(),) * len(adapters)
+    statistics = tuple(measured(adapter) for adapter in adapters)
     asked = Request(Setting(method, options, [1.0] * len(adapters), ranks.parse("3")))
     made = plan(adapters, asked, statistics=statistics, executor=kind, workers=workers)
     return [

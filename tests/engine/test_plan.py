@@ -16,7 +16,17 @@ Q = (8, 4, 2)
 
 
 def planned(
-    adapters, method="linear", *, options=None, weights=None, rank="max", rules=(), statistics=(), run=None, **request
+    adapters,
+    method="linear",
+    *,
+    options=None,
+    weights=None,
+    rank="max",
+    rules=(),
+    statistics=(),
+    metric=None,
+    run=None,
+    **request,
 ):
     """A plan with one weight of 1/n for each adapter, unless said; `rules` are patterns with options, or settings."""
     share = weights or ([1 / len(adapters)] * len(adapters) if adapters else [])
@@ -25,7 +35,7 @@ def planned(
         pattern: rule if isinstance(rule, Setting) else replace(setting, options={**setting.options, **rule})
         for pattern, rule in dict(rules).items()
     }
-    return plan(adapters, Request(setting, overrides, **request), statistics=statistics, **(run or {}))
+    return plan(adapters, Request(setting, overrides, **request), statistics=statistics, metric=metric, **(run or {}))
 
 
 def bounds(made):
@@ -168,6 +178,60 @@ def test_statistics_that_a_method_needs_and_nobody_gave_are_named(header):
         planned([header("x", q=Q)], "regmean")
 
     assert "loramerge stats x" in caught.value.hint
+
+
+def test_no_statistics_are_asked_for_that_cannot_be_made(header):
+    with pytest.raises(NeedsData) as caught:
+        planned([header("x", {"embed": Q}, kind="embedding")], "regmean")
+
+    assert "--for 'embed:method=linear'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("method", "shapes"),
+    [
+        ("regmean", {("grams", "q"): (5, 5)}),
+        ("fisher", {("fisher_in", "q"): (5,), ("fisher_out", "q"): (8,)}),
+        ("fisher", {("fisher_in", "q"): (4,), ("fisher_out", "q"): (9,)}),
+    ],
+)
+def test_statistics_of_another_shape_than_the_module_are_refused(header, measured, method, shapes):
+    with pytest.raises(ShapeMismatch, match="of q has") as caught:
+        planned([header("x", q=Q)], method, statistics=[measured(shapes)])
+
+    assert caught.value.where == "measured"
+
+
+def test_a_metric_of_another_shape_than_the_module_is_refused(header, measured):
+    with pytest.raises(ShapeMismatch, match="grams of q has 5 rows, and 4 are wanted"):
+        planned([header("x", q=Q)], metric=measured({("grams", "q"): (5, 5)}))
+
+
+def test_a_metric_that_knows_no_module_is_an_error(header, measured):
+    with pytest.raises(NeedsData, match="no Gram matrix of q"):
+        planned([header("x", q=Q)], metric=measured({("grams", "elsewhere"): (4, 4)}))
+
+
+def test_modules_that_the_metric_does_not_know_are_said(header, measured):
+    adapter, metric = header("x", q=Q, v=Q, k=Q), measured({("grams", "q"): (4, 4), ("grams", "k"): (4, 4)})
+
+    assert planned([adapter], metric=metric).notes == (
+        "the metric does not know 1 of 3 modules (v …): those are cut without it",
+    )
+
+
+def test_a_metric_is_none_of_the_business_of_methods_that_decide_their_rank(header, measured):
+    assert planned([header("x", q=Q)], "cat", metric=measured({("grams", "elsewhere"): (4, 4)})).notes == ()
+
+
+@pytest.mark.parametrize("method", ["analogy", "ema", "np"])
+def test_a_number_above_what_there_is_asks_for_no_more_than_that(header, method):
+    adapters = [header("x", q=Q), header("y", v=Q), header("z", q=Q, v=Q)]
+
+    made = {job.module: job for job in planned(adapters, method, rank="1000").jobs}
+
+    assert made["q"].members == (0, 1, 2)
+    assert (made["q"].spec.rank, made["q"].rank.value) == (4, 4)
 
 
 def test_a_dense_result_can_have_a_higher_rank_than_its_inputs_together(header):

@@ -72,6 +72,16 @@ def test_the_error_told_is_that_of_the_result(decaying):
     assert found.relative_error == pytest.approx(distance(found.delta.dense(), decaying), rel=1e-9)
 
 
+def test_an_error_of_rounding_is_told_as_such(draw):
+    # In float32 a difference of squares would say anything up to 1e-4.
+    told = [
+        compress(Blocks(Tiles([update]), lambda start, tile: tile[0]), RankRule("fixed", 5), ranks=[5]).relative_error
+        for update in (draw(5, (600 + more, 700), dtype=torch.float32) for more in range(6))
+    ]
+
+    assert max(told) < 1e-6
+
+
 def test_a_large_matrix_of_low_rank_comes_back(draw):
     updates = [draw(5, LARGE), draw(4, LARGE, scale=0.1)]
 

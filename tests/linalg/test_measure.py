@@ -39,6 +39,15 @@ def test_norms_and_inner_products_are_those_of_the_dense_updates(draw, shape):
     assert measure.inner(x, y) == pytest.approx(float((x.dense() * y.dense()).sum()))
 
 
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_the_norm_is_right_where_units_cancel(draw, shape):
+    x, left = draw(4, shape), draw(2, shape, scale=1e-12)
+
+    found = measure.norm(cat([x, x.times(-1.0), left]))
+
+    assert found == pytest.approx(float(left.dense().norm()), rel=1e-3)
+
+
 def test_the_gram_matrix_holds_all_inner_products(draw):
     updates = [draw(7, scale=2.0), draw(3, scale=-0.1), draw(12)]
 

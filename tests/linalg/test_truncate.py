@@ -147,6 +147,18 @@ def test_units_of_very_different_lengths_lose_nothing(draw):
     assert error(cut, update.dense()) <= 1e-12
 
 
+@pytest.mark.parametrize("shape", [(90, 130), (130, 90)])
+def test_what_is_left_where_updates_cancel_is_truncated_right(draw, shape):
+    x, left = draw(8, shape), draw(3, shape, scale=1e-12)
+    s = torch.linalg.svdvals(left.dense())
+
+    found = truncate_sum([x, left, x.times(-1.0)], 2)
+
+    assert error(found.delta, left.dense()) == pytest.approx(float(s[2] / s.norm()), rel=1e-3)
+    assert found.relative_error == pytest.approx(float(s[2] / s.norm()), rel=1e-3)
+    torch.testing.assert_close(torch.tensor(found.spectrum, dtype=s.dtype), s[:3], rtol=1e-3, atol=0)
+
+
 def test_a_sum_of_zero_has_one_unit_of_zeros(draw):
     update = draw(4)
 

@@ -12,6 +12,7 @@ own test may list further options to go through the laws, with those that break 
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -189,7 +190,8 @@ CASES = [case for name in MERGE.names() for case in (Case(name, {}, frozenset(ME
 
 
 def error(got, want):
-    return float((got - want).norm() / want.norm()) if (got != want).any() else 0.0
+    found = float((got - want).norm() / want.norm()) if (got != want).any() else 0.0
+    return math.inf if math.isnan(found) else found
 
 
 def test_every_law_has_a_check():
@@ -206,6 +208,10 @@ def worst(case, law):
     if law == "zero" and case.method.most is not None:
         return None
     return max(error(*CHECKS[law](case, Random(seed))) for seed in SEEDS)
+
+
+def test_what_is_not_a_number_keeps_no_law():
+    assert error(torch.tensor([math.nan]), torch.ones(1)) == math.inf
 
 
 @pytest.mark.parametrize("law", LAWS)

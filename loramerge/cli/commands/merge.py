@@ -12,13 +12,22 @@ from loramerge.cli._making import make, make_from_file
 from loramerge.methods._method import MERGE
 
 
+class _Named(click.Option):
+    """An option whose help is made when it is shown: it names all methods, installed ones too."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The option and its help, as click lists them."""
+        self.help = f"{', '.join(MERGE.names())}  [default: linear]"
+        return super().get_help_record(ctx)
+
+
 @click.command(
     "merge",
     short_help="Merge adapters by any method.",
     epilog="Example: loramerge merge math-lora code-lora -o both --method linear --rank 16",
 )
 @opt.sources
-@click.option("--method", metavar="METHOD", help=f"{', '.join(MERGE.names())}  [default: linear]")
+@click.option("--method", cls=_Named, metavar="METHOD")
 @click.option("-O", "--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the method.")
 @opt.rank
 @click.option("--dump-recipe", is_flag=True, help="Print the recipe that these flags amount to; merge nothing.")

@@ -40,6 +40,7 @@ METHOD = Method(
     NoOptions,
     source="https://arxiv.org/abs/2212.04089",
     on="coefficients",
+    copies=0,
     weights="sum",
     least=3,
     most=3,

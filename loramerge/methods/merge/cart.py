@@ -6,7 +6,8 @@ Per module, for n updates Eᵢ = n wᵢ ΔWᵢ (at weights of 1/n the updates th
     ΔW = M + λ Σᵢ cutₖ(Eᵢ − M)
 
 cutₖ is the best approximation of rank k. All that is cut away tends to cancel: without cutting, Σ (Eᵢ − M) is
-zero and the result is the mean.
+zero and the result is the mean. So it is for two adapters whatever the options: each deviates as the other does,
+with the other sign.
 
 Options
     scale  λ
@@ -28,9 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
 
+from loramerge.errors import BadOption
 from loramerge.methods import _entries, _inner
 from loramerge.methods._method import Context, Method, Outcome
 
@@ -50,6 +52,8 @@ class Options:
 
     def __post_init__(self) -> None:
         _entries.check_share("share", self.share, "0.04, 0.08, 0.16 or 0.32")
+        if not isfinite(self.scale):
+            raise BadOption(f"A scale of {self.scale} has no meaning.", hint="1")
 
 
 def cart(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
@@ -75,7 +79,7 @@ METHOD = Method(
     cart,
     Options,
     source="https://arxiv.org/abs/2412.12153",
-    copies=5,
+    copies=7,
     breaks={
         "zero": "a task without an update is a task: it moves the mean and deviates from it",
         "linearity": "the best approximations of a sum are not the sum of those of its parts",

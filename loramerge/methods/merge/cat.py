@@ -32,13 +32,15 @@ class Options:
 
 def concatenate(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
     """Σ wᵢ ΔWᵢ of rank Σ rᵢ, units balanced, in float64."""
-    import torch
+    from loramerge.core.lowrank import LowRank
+    from loramerge.linalg.stored import stored
+    from loramerge.linalg.units import balance, column_lengths, row_lengths
 
-    from loramerge.core.lowrank import cat
-    from loramerge.linalg.units import balanced
-
-    weighted = zip(updates, context.weights, strict=True)
-    return Outcome([balanced(cat([update.to(dtype=torch.float64).times(weight) for update, weight in weighted]))])
+    units = stored([update.times(weight) for update, weight in zip(updates, context.weights, strict=True)])
+    size = units.scale.abs().sqrt()
+    to_a, to_b = (factor * size for factor in balance(row_lengths(units.a), column_lengths(units.b)))
+    b, a = units.b.mul_(to_b * units.scale.sign()), units.a.mul_(to_a[:, None])
+    return Outcome([LowRank(b=b, a=a, bias=units.bias)])
 
 
 METHOD = Method(

@@ -8,11 +8,12 @@ Per module, with orthonormal U (out, p) and V (in, q) that hold all updates, p, 
 
 Options
     inner    ties: of each Mᵢ the `density` share of entries largest in size; then the mean of those that have
-             the sign of the sum. tsv and iso: as the methods `tsv` and `iso-c`, which see the same in any basis.
-             linear: the sum
+             the sign of the sum. dare: the sum of entries kept with probability `density`, divided by it.
+             dare-ties: the mean of such entries that have the sign of their sum. tsv and iso: as the methods
+             `tsv` and `iso-c`, which see the same in any basis. linear: the sum
     basis    updates: U are the left singular vectors of [ΔW₁ … ΔWₙ], V the right ones of [ΔW₁; …; ΔWₙ].
              factors: those of [B₁ … Bₙ] and [A₁; …; Aₙ], as published
-    density  for ties, the share of entries kept, in (0, 1]
+    density  for ties and dare, the share of entries kept, in (0, 1]
     k        tsv: singular triplets of each task, all unless said. iso: directions kept, as many as the task of
              largest rank has unless said; since all have the same weight, `--rank` should not be below it
 
@@ -23,8 +24,9 @@ down as B A, since entries do depend on the basis; with `factors`, √|scale| is
 taken as they are stored. iso there keeps all Σ rᵢ directions. The publication's share of entries for TIES is
 searched for each set of tasks; 0.2 is that of TIES.
 
-Gauge: depends on the updates alone, but for `basis=factors`. Signs are those that make the largest entry of
-each direction positive; no inner rule sees them, but for ties of votes.
+Gauge: depends on the updates alone, but for `basis=factors`, and for dare, which draws what it drops for each
+place from the factors as they are stored. Signs are those that make the largest entry of each direction
+positive; no inner rule sees them, but for ties of votes.
 
 Cost: O((out + in) N² + N³) time, N = Σ rᵢ, and the n · p · q entries of the Mᵢ; ΔW is never formed.
 
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 class Options:
     """As the module's documentation says."""
 
-    inner: Literal["ties", "tsv", "iso", "linear"] = "ties"
+    inner: Literal["ties", "dare", "dare-ties", "tsv", "iso", "linear"] = "ties"
     basis: Literal["updates", "factors"] = "updates"
     density: float = 0.2
     k: int | None = None
@@ -80,8 +82,9 @@ METHOD = Method(
     core_space,
     Options,
     source="https://arxiv.org/abs/2509.17786",
-    copies=5,
+    copies=7,
     weights="sum",
+    random=True,
     breaks={
         "identity": "trims a lone adapter too",
         "idempotence": "trims, as identity",

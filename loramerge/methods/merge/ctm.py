@@ -73,8 +73,7 @@ def ctm(updates: Sequence[LowRank], options: Options, context: Context) -> Outco
         from loramerge.core.lowrank import LowRank
 
         k = options.k or _inner.largest_rank(_inner.tasks(found))
-        cores = found.dense()
-        u, v, held = spaces(cores, k, options.balance)
+        u, v, held = spaces(found.cores, k, options.balance)
         small = [LowRank(b=u.T @ core.b, a=core.a @ v) for core in found.cores]
         merged = _inner.entrywise(small, options.inner, options.density, context)
         return LowRank(b=u @ merged, a=v.T), {"k": u.shape[1], "held": held}
@@ -82,46 +81,46 @@ def ctm(updates: Sequence[LowRank], options: Options, context: Context) -> Outco
     return _inner.merged(updates, context, rule)
 
 
-def spaces(cores: Tensor, k: int, balance: float) -> tuple[Tensor, Tensor, float]:
-    """(p, k) and (q, k) orthonormal for cores (n, p, q), and the share of their (balanced) squares in them."""
-    import torch
+def spaces(cores: Sequence[LowRank], k: int, balance: float) -> tuple[Tensor, Tensor, float]:
+    """(p, k) and (q, k) orthonormal for cores (p, q), and the share of their (balanced) squares in them."""
+    from loramerge.core.lowrank import LowRank
+    from loramerge.linalg.joint import root
+    from loramerge.linalg.measure import norm
 
-    norms = torch.linalg.matrix_norm(cores)
-    living = cores[norms > 0] / norms[norms > 0, None, None] ** (1 - balance)
-    whole = float((living**2).sum())
-    u, v = _leading(living, k), _leading(living.mT, k)
+    sizes = [norm(core) for core in cores]
+    whole = sum(size ** (2 * balance) for size in sizes if size > 0)
+    living = [core.times(size ** (balance - 1)) for core, size in zip(cores, sizes, strict=True) if size > 0]
+    ahead = [(core.b * core.scale, core.a) for core in living]
+    v = _leading([root(LowRank(b=core.a.T, a=core.b.T, scale=core.scale)) for core in living], k)
     held = float("-inf")
     for _ in range(_ROUNDS):
-        u = _leading(living @ v, k)
-        v = _leading(living.mT @ u, k)
-        before, held = held, float(((u.T @ living @ v) ** 2).sum()) / whole
+        u = _leading([b @ (a @ v) for b, a in ahead], k)
+        back = [a.T @ (b.T @ u) for b, a in ahead]
+        v = _leading(back, k)
+        before, held = held, sum(float((part.T @ v).square().sum()) for part in back) / whole
         if held - before <= _SETTLED * held:
             break
     return u, v, held
 
 
-def _leading(matrices: Tensor, k: int) -> Tensor:
-    """(p, ≤ k) the leading left singular vectors of matrices (n, p, m) side by side."""
+def _leading(parts: Sequence[Tensor], k: int) -> Tensor:
+    """(p, ≤ k) the leading left singular vectors of matrices (p, …) side by side."""
     import torch
 
-    vectors = torch.linalg.eigh((matrices @ matrices.mT).sum(0))[1]
+    stacked = torch.cat(list(parts), dim=1)
+    vectors = torch.linalg.eigh(stacked @ stacked.T)[1]
     leading: Tensor = vectors.flip(1)[:, :k]
     return leading
-
-
-def bound(options: Options, ranks: Sequence[int]) -> int:
-    """k, or the largest rank."""
-    return options.k or max(ranks)
 
 
 METHOD = Method(
     ctm,
     Options,
     source="https://arxiv.org/abs/2606.03723",
-    copies=5,
+    copies=7,
     rank="own",
     weights="sum",
-    bound=bound,
+    bound=_inner.bound,
     breaks={
         "idempotence": "copies are added up, not averaged: at weights of 1/n it holds",
         "linearity": "a task has its say in the spaces at any weight but zero",

@@ -61,6 +61,7 @@ METHOD = Method(
     Options,
     source="https://arxiv.org/abs/2402.18865",
     on="coefficients",
+    copies=0,
     weights="sum",
     least=2,
     most=2,

@@ -55,19 +55,14 @@ def iso_c(updates: Sequence[LowRank], options: Options, context: Context) -> Out
     return _inner.merged(updates, context, rule)
 
 
-def bound(options: Options, ranks: Sequence[int]) -> int:
-    """k, or the largest rank."""
-    return options.k or max(ranks)
-
-
 METHOD = Method(
     iso_c,
     Options,
     source="https://arxiv.org/abs/2502.04959",
-    copies=5,
+    copies=7,
     rank="own",
     weights="sum",
-    bound=bound,
+    bound=_inner.bound,
     breaks={
         "identity": "makes the singular values of a lone adapter equal too",
         "idempotence": "flattens, as identity, the sum of the copies",

@@ -74,19 +74,14 @@ def split(k: int, tasks: int, common: float) -> int:
     return min(round((k - int(common * k)) / tasks), k // tasks) if tasks else 0
 
 
-def bound(options: Options, ranks: Sequence[int]) -> int:
-    """k, or the largest rank."""
-    return options.k or max(ranks)
-
-
 METHOD = Method(
     iso_cts,
     Options,
     source="https://arxiv.org/abs/2502.04959",
-    copies=5,
+    copies=7,
     rank="own",
     weights="sum",
-    bound=bound,
+    bound=_inner.bound,
     breaks={
         "identity": "makes the singular values of a lone adapter equal too",
         "idempotence": "flattens, as identity, the sum of the copies",

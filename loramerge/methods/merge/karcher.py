@@ -49,8 +49,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.iterations < 0:
             raise BadOption(f"iterations is {self.iterations}, below 0.", hint="100")
-        if not self.tolerance >= 0:
-            raise BadOption(f"tolerance is {self.tolerance}, below 0.", hint="1e-12")
+        if not 0 <= self.tolerance < float("inf"):
+            raise BadOption(f"tolerance is {self.tolerance}, not a number from 0 on.", hint="1e-12")
 
 
 def karcher(gram: Callable[[], Tensor], options: Options, context: Context) -> Sequence[float]:

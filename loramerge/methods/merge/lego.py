@@ -63,6 +63,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from loramerge.errors import BadOption
+from loramerge.methods import _weighing
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def lego(updates: Sequence[LowRank], options: Options, context: Context) -> Outc
     """k centroids of the units of all updates, in float64, and what the module's documentation lists."""
     from loramerge.linalg.units import nothing, pool, total_bias
 
-    weighted = [update.times(weight) for update, weight in zip(updates, context.weights, strict=True)]
+    weighted = _weighing.weighted(updates, context)
     units = pool(weighted)
     living = _settled(units.take(units.sizes() > 0), options.gauge)
     counts = {"units": len(living), "dead": len(units) - len(living)}
@@ -268,6 +269,7 @@ METHOD = Method(
     lego,
     Options,
     source="https://arxiv.org/abs/2409.16167",
+    copies=8,
     rank="own",
     weights="sum",
     bound=lambda options, ranks: min(options.k, sum(ranks)),

@@ -18,4 +18,4 @@ from __future__ import annotations
 from loramerge.methods._method import Method
 from loramerge.methods._weighing import NoOptions, as_given
 
-METHOD = Method(as_given, NoOptions, source="https://arxiv.org/abs/2212.04089", on="coefficients")
+METHOD = Method(as_given, NoOptions, source="https://arxiv.org/abs/2212.04089", on="coefficients", copies=0)

@@ -14,22 +14,17 @@ Source: Marczak et al. 2024, https://arxiv.org/abs/2407.06322
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loramerge.methods import _entries
 from loramerge.methods._method import Context, Method
+from loramerge.methods._weighing import NoOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Options:
-    """None: there is nothing to choose but weights."""
-
-
-def merge(tile: Tensor, state: None, options: Options, context: Context, start: int) -> Tensor:
+def merge(tile: Tensor, state: None, options: NoOptions, context: Context, start: int) -> Tensor:
     """(n, rows, in) → (rows, in)."""
     weighted = _entries.scaled(tile, context.weights)
     highest, lowest = weighted.amax(0), weighted.amin(0)
@@ -38,7 +33,7 @@ def merge(tile: Tensor, state: None, options: Options, context: Context, start: 
 
 METHOD = Method(
     merge,
-    Options,
+    NoOptions,
     source="https://arxiv.org/abs/2407.06322",
     on="entries",
     weights="sum",

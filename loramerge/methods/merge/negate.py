@@ -32,6 +32,7 @@ METHOD = Method(
     NoOptions,
     source="https://arxiv.org/abs/2212.04089",
     on="coefficients",
+    copies=0,
     weights="sum",
     breaks={"identity": "it turns the sign", "idempotence": "it turns the sign, and sums"},
 )

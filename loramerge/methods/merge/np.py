@@ -69,16 +69,17 @@ def project(updates: Sequence[LowRank], options: Options, context: Context) -> O
     import torch
 
     parts: list[LowRank] = []
-    directions: list[Tensor] = []
+    before: LowRank | None = None
+    basis: Tensor | None = None
     for update, weight in zip(updates, context.weights, strict=True):
         flat = update.to(dtype=torch.float64).plain()
         a = flat.a
-        if directions:
-            basis = _joint(directions)
+        if before is not None:
+            basis = _joined(basis, _leading(before, options))
             a = a - options.removed * (a @ basis.T) @ basis
         parts.append(replace(flat, a=a, scale=flat.scale * weight))
-        directions.append(_leading(flat, options))
-    return Outcome(parts, {"protected": len(_joint(directions[:-1]))})
+        before = flat
+    return Outcome(parts, {"protected": 0 if basis is None else len(basis)})
 
 
 def _leading(update: LowRank, options: Options) -> Tensor:
@@ -95,16 +96,18 @@ def _leading(update: LowRank, options: Options) -> Tensor:
     return leading
 
 
-def _joint(directions: Sequence[Tensor]) -> Tensor:
-    """(k, in) an orthonormal basis of all these rows, as rows."""
+def _joined(basis: Tensor | None, rows: Tensor) -> Tensor:
+    """(k, in) an orthonormal basis of both, as rows; each has orthonormal rows by itself."""
     import torch
 
-    if len(directions) == 1:
-        return directions[0]
-    stacked = torch.cat(list(directions))
-    _, values, rows = torch.linalg.svd(stacked, full_matrices=False)
-    basis: Tensor = rows[values > _rounding(values, (stacked.shape[0], stacked.shape[1]))]
-    return basis
+    if basis is None:
+        return rows
+    rest = rows - (rows @ basis.T) @ basis
+    _, values, new = torch.linalg.svd(rest, full_matrices=False)
+    new = new[values > max(rest.shape) * torch.finfo(rest.dtype).eps]
+    # What little there was to normalise brought the basis back in with its rounding.
+    new = torch.linalg.qr((new - (new @ basis.T) @ basis).T).Q.T
+    return torch.cat([basis, new])
 
 
 def _rounding(values: Tensor, shape: tuple[int, int]) -> float:
@@ -118,6 +121,7 @@ METHOD = Method(
     project,
     Options,
     source="https://arxiv.org/abs/2511.11051",
+    copies=5,
     weights="sum",
     least=2,
     ordered=True,

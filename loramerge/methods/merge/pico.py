@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from loramerge.core.lowrank import cat
-from loramerge.methods import _inner
+from loramerge.methods import _inner, _weighing
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def pico(updates: Sequence[LowRank], options: Options, context: Context) -> Outc
         crowded = crowding(found, updates if options.stack == "factors" else None)
         alpha = 1.0 / (1.0 + (sum(size > found.rounding for size in norms) - 1) * crowded)
         calm = [replace(core, b=core.b * alpha[:, None]) for core in found.cores]
-        weighted = replace(found, cores=tuple(_inner.weighted(calm, context)))
+        weighted = replace(found, cores=tuple(_weighing.weighted(calm, context)))
         merged = _inner.tsv(weighted, None) if options.inner == "tsv" else cat(weighted.cores)
         size, wanted = norm(merged), sum(abs(w) * size for w, size in zip(context.weights, norms, strict=True))
         if options.rescale == "mean" and size > found.rounding:
@@ -79,8 +79,10 @@ def crowding(found: Joint, factors: Sequence[LowRank] | None) -> Tensor:
     """
     import torch
 
+    from loramerge.linalg.joint import root
+
     if factors is None:
-        squares = torch.stack([core.dense().square().sum(1) for core in found.cores]).sum(0)
+        squares = torch.stack([root(core).square().sum(1) for core in found.cores]).sum(0)
     else:
         assert found.left is not None
         squares = (found.left.T @ torch.cat([f.to(dtype=torch.float64).folded().b for f in factors], 1)).square().sum(1)
@@ -91,7 +93,7 @@ METHOD = Method(
     pico,
     Options,
     source="https://arxiv.org/abs/2604.16826",
-    copies=5,
+    copies=7,
     breaks={
         "idempotence": "turns down the strong directions of copies too",
         "linearity": "the norm is brought to that of the updates",

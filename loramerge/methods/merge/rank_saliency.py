@@ -37,7 +37,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
-from loramerge.methods import _entries, _inner
+from loramerge.methods import _entries, _inner, _weighing
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def rank_saliency(updates: Sequence[LowRank], options: Options, context: Context
 
     from loramerge.linalg.units import nothing, pool, total_bias
 
-    weighted = _inner.weighted(updates, context)
+    weighted = _weighing.weighted(updates, context)
     units = pool(weighted)
     units = units.take(units.sizes() > 0).ordered()
     passes = torch.linalg.vector_norm(units.a, ord=1, dim=1) * torch.linalg.vector_norm(units.b, ord=1, dim=1)
@@ -106,6 +106,7 @@ METHOD = Method(
     rank_saliency,
     Options,
     source="https://arxiv.org/abs/2606.00511",
+    copies=6,
     rank="own",
     weights="sum",
     bound=bound,

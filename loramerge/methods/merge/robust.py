@@ -35,7 +35,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from loramerge.errors import BadOption
-from loramerge.methods import _entries
+from loramerge.methods import _entries, _weighing
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def robust(updates: Sequence[LowRank], options: Options, context: Context) -> Ou
     from loramerge.core.lowrank import LowRank, common_shape
     from loramerge.linalg.units import nothing, total_bias
 
-    weighted = [update.times(weight) for update, weight in zip(updates, context.weights, strict=True)]
+    weighted = _weighing.weighted(updates, context)
     bias = total_bias(weighted)
     alive = [part for part in (u.to(dtype=torch.float64).folded() for u in weighted) if part.b.any() and part.a.any()]
     if not alive:

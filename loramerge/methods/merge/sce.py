@@ -49,44 +49,45 @@ class Options:
 
 
 def survey(tiles: Tiles | Stack, options: Options, context: Context) -> tuple[float, Sequence[float]]:
-    """The least variance that is selected, and the weight of each update."""
+    """The least deviation that is selected, and the weight of each update."""
     least = _threshold(tiles, options.select)
-    energies = _entries.totals(tiles, lambda start, tile: _selected(tile, least).square_())
+    energies = _entries.totals(tiles, lambda start, tile: _selected(tile, least).double().square_())
     return least, [weight * energy for weight, energy in zip(context.weights, energies.tolist(), strict=True)]
 
 
 def merge(tile: Tensor, state: tuple[float, Sequence[float]], options: Options, context: Context, start: int) -> Tensor:
     """(n, rows, in) → (rows, in)."""
     least, weights = state
-    # Only their ratios count, and squares of small numbers do not fit into float32.
+    # Only their ratios count, and squares of small or large numbers do not fit into float32.
     largest = max(map(abs, weights)) or 1.0
     weights = [weight / largest for weight in weights]
     return _entries.mean_of_agreeing(_selected(tile, least), weights, [abs(weight) for weight in weights])
 
 
 def _threshold(tiles: Tiles | Stack, select: float) -> float:
-    """The least variance among the share of them that stays; 0 where all do."""
+    """The least deviation among the share of them that stays; 0 where all do."""
     from loramerge.linalg.select import kth_magnitudes
     from loramerge.linalg.tiles import Blocks
 
     if select == 1.0:
         return 0.0
-    varying = sum(int(_variance(tile).count_nonzero()) for _, tile in tiles)
+    varying = sum(int(_deviation(tile).count_nonzero()) for _, tile in tiles)
     if not varying:
         return 0.0
-    variances = Blocks(tiles, lambda start, tile: _variance(tile)[None])
-    return float(kth_magnitudes(variances, [max(1, int(select * varying))]))
+    deviations = Blocks(tiles, lambda start, tile: _deviation(tile)[None])
+    return float(kth_magnitudes(deviations, [max(1, int(select * varying))]))
 
 
-def _variance(tile: Tensor) -> Tensor:
-    """(rows, in) the population variance over the updates: exactly zero for equal ones."""
-    offsets = tile - tile[0]
-    return offsets.square().mean(0).sub_(offsets.mean(0).square_()).clamp_(min=0.0)
+def _deviation(tile: Tensor) -> Tensor:
+    """(rows, in) the root of the population variance over the updates: exactly zero for equal ones."""
+    offsets = tile.double() - tile[0]
+    mean = offsets.mean(0).square_()
+    return offsets.square_().mean(0).sub_(mean).clamp_(min=0.0).sqrt_().to(tile.dtype)
 
 
 def _selected(tile: Tensor, least: float) -> Tensor:
     """The tile with entries that vary less set to zero, in place."""
-    return tile.mul_(_variance(tile).ge_(least)) if least > 0 else tile
+    return tile.mul_(_deviation(tile).ge_(least)) if least > 0 else tile
 
 
 METHOD = Method(

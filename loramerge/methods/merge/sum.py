@@ -20,6 +20,7 @@ METHOD = Method(
     NoOptions,
     source="https://arxiv.org/abs/2212.04089",
     on="coefficients",
+    copies=0,
     weights="sum",
     breaks={"idempotence": "it sums: n copies are n times the update, unless weights say otherwise"},
 )

@@ -15,4 +15,4 @@ from __future__ import annotations
 from loramerge.methods._method import Method
 from loramerge.methods._weighing import NoOptions, as_given
 
-METHOD = Method(as_given, NoOptions, source="https://doi.org/10.1007/BF02288367", on="coefficients")
+METHOD = Method(as_given, NoOptions, source="https://doi.org/10.1007/BF02288367", on="coefficients", copies=0)

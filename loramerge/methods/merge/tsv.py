@@ -64,7 +64,7 @@ METHOD = Method(
     tsv,
     Options,
     source="https://arxiv.org/abs/2412.00081",
-    copies=5,
+    copies=7,
     weights="sum",
     breaks={"linearity": "a task turns the others' directions aside at any weight but zero"},
 )

@@ -67,8 +67,8 @@ class Options:
         _inner.check_least("steps", self.steps, 0)
         if not 0 <= self.cutoff < 1:
             raise BadOption(f"cutoff is {self.cutoff}, outside [0, 1).", hint="0.1")
-        if not self.lr > 0:
-            raise BadOption(f"lr is {self.lr}, not above 0.", hint="1e-5, the value of the publication")
+        if not 0 < self.lr < float("inf"):
+            raise BadOption(f"lr is {self.lr}, not a number above 0.", hint="1e-5, the value of the publication")
 
 
 def wudi(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
@@ -126,7 +126,7 @@ METHOD = Method(
     wudi,
     Options,
     source="https://arxiv.org/abs/2503.08099",
-    copies=5,
+    copies=7,
     weights="sum",
     breaks={"linearity": "a task's rows count the same at any weight but zero"},
 )

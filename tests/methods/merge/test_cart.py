@@ -47,6 +47,7 @@ def test_ranks_are_reported(draw):
     assert outcome("cart", [draw(3), draw(5)], (0.5, 0.5), share=0.25).report == {"ranks": [2, 2]}
 
 
-def test_a_share_is_a_share():
-    with pytest.raises(BadOption, match="share"):
-        MERGE["cart"].options(share=0.0)
+@pytest.mark.parametrize(("name", "value"), [("share", 0.0), ("scale", float("nan")), ("scale", float("inf"))])
+def test_bad_numbers_are_refused(name, value):
+    with pytest.raises(BadOption, match=name):
+        MERGE["cart"].options(**{name: value})

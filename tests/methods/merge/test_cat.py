@@ -38,6 +38,17 @@ def test_units_come_out_balanced():
     torch.testing.assert_close(merged.a, torch.tensor([[0.0, 4.0]], dtype=torch.float64))
 
 
+def test_the_inputs_are_not_written_into(draw):
+    update = draw(4, scale=-3.0)
+    a, b = update.a.clone(), update.b.clone()
+
+    merged = merge([update], 2.0)
+
+    torch.testing.assert_close(merged.a.norm(dim=1), merged.b.norm(dim=0))
+    assert torch.equal(update.a, a)
+    assert torch.equal(update.b, b)
+
+
 def test_biases_are_weighted_with_their_scales(draw):
     x, y = draw(2, bias=True, scale=2.0), draw(3, bias=True)
 

@@ -11,6 +11,8 @@ from loramerge.methods._method import MERGE
 
 VARIANTS = [
     ({"inner": "linear"}, {"idempotence"}),
+    ({"inner": "dare", "density": 0.5}, {"gauge", "idempotence", "identity", "linearity"}),
+    ({"inner": "dare-ties", "density": 0.5}, {"gauge", "idempotence", "identity", "linearity"}),
     ({"inner": "tsv"}, {"linearity"}),
     ({"inner": "iso"}, {"idempotence", "identity", "linearity"}),
     ({"basis": "factors"}, {"gauge", "idempotence", "identity", "linearity"}),
@@ -64,6 +66,16 @@ def test_tsv_and_iso_are_the_methods_of_that_name(draw):
 
     torch.testing.assert_close(merged("core-space", updates, inner="tsv", k=2), merged("tsv", updates, k=2))
     torch.testing.assert_close(merged("core-space", updates, inner="iso", k=4), merged("iso-c", updates, k=4))
+
+
+def test_dare_keeps_entries_in_the_shared_directions_and_divides_them():
+    # It has one entry in the shared basis, so it is dropped or doubled as a whole.
+    lone = [matrix((1.0, 0.0), (0.0, 0.0))]
+
+    sizes = [float(merged("core-space", lone, inner="dare", density=0.5, seed=seed)[0, 0]) for seed in range(40)]
+
+    assert set(sizes) == {0.0, 2.0}
+    assert 10 <= sizes.count(2.0) <= 30
 
 
 def test_linear_is_the_sum(draw):

@@ -67,7 +67,11 @@ def test_without_an_iteration_it_is_the_normalised_mean_of_directions():
     assert found == pytest.approx([6 / math.sqrt(10), 2 / math.sqrt(10)])
 
 
-@pytest.mark.parametrize("options", [{"iterations": -1}, {"tolerance": -1.0}, {"tolerance": float("nan")}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"iterations": -1}, {"tolerance": -1.0}, {"tolerance": float("nan")}, {"tolerance": float("inf")}],
+    ids=str,
+)
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(BadOption):
         Options(**options)

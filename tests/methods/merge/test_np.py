@@ -57,6 +57,25 @@ def test_a_third_is_kept_out_of_both_before_it():
     assert merged(*updates, mu="hard").flatten().tolist() == pytest.approx([1.0, 2.0, 3.0])
 
 
+def test_what_several_adapters_share_is_protected_once(draw):
+    x, y, z = draw(4), draw(6), draw(3)
+    # Two copies of x, and one that holds x's directions among others; together 10 directions.
+    joint = LowRank(b=torch.cat([x.b, y.b], 1), a=torch.cat([x.a, y.a]))
+    rows = torch.linalg.svd(joint.a)[2][:10]
+
+    found = merged(x, x, joint, z, mu="hard", weights=(0.0, 0.0, 0.0, 1.0))
+
+    torch.testing.assert_close(found, z.dense() @ (torch.eye(40) - rows.T @ rows))
+
+
+def test_nothing_is_left_where_the_earlier_ones_fill_all_inputs(draw):
+    updates = [draw(30), draw(30), draw(5)]
+
+    found = merged(*updates, mu="hard", weights=(0.0, 0.0, 1.0))
+
+    assert float(found.norm()) < 1e-12 * float(updates[2].dense().norm())
+
+
 def test_it_is_the_dense_formula(draw):
     x, y = draw(4, scale=2.0), draw(7, scale=1e-2)
     rows = torch.linalg.svd(x.dense())[2][:4]

@@ -51,12 +51,14 @@ def test_only_ratios_of_weights_matter():
     torch.testing.assert_close(merged("sce", updates, (2.0, 4.0, 6.0)), merged("sce", updates, (1.0, 2.0, 3.0)))
 
 
-def test_tiny_updates_do_not_underflow():
+@pytest.mark.parametrize("select", [0.5, 1.0])
+@pytest.mark.parametrize("size", [1e-30, 1e-18, 1e30])
+def test_squares_of_tiny_and_huge_updates_fit(select, size):
     updates = normal(3, 20, 30)
 
-    found = merged("sce", (updates * 1e-18).float(), select=1.0)
+    found = merged("sce", (updates * size).float(), select=select)
 
-    torch.testing.assert_close(found.double() * 1e18, merged("sce", updates, select=1.0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.double() / size, merged("sce", updates, select=select), rtol=1e-4, atol=1e-4)
 
 
 def test_updates_of_zeros_make_zero():

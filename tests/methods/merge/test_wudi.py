@@ -83,7 +83,9 @@ def test_nearly_parallel_rows_can_be_cut_off():
     assert merged("wudi", [x, y]).flatten().tolist() == pytest.approx([2.0, 0.001], rel=1e-2)
 
 
-@pytest.mark.parametrize(("name", "value"), [("cutoff", -1.0), ("cutoff", 1.0), ("steps", -1), ("lr", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("cutoff", -1.0), ("cutoff", 1.0), ("steps", -1), ("lr", 0.0), ("lr", float("inf"))]
+)
 def test_bad_numbers_are_refused(name, value):
     with pytest.raises(BadOption, match=name):
         MERGE["wudi"].options(**{name: value})
