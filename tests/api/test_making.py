@@ -59,7 +59,7 @@ def two(make_adapter):
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what a process reads")
 def test_inputs_are_read_twice_to_be_hashed_and_to_be_merged(session, make_adapter):
-    folders = [make_adapter(name, modules={"layers.0.q": (20_000, 20_000)}) for name in ("a", "b")]
+    folders = [make_adapter(name, modules={"layers.0.q": (80_000, 80_000)}) for name in ("a", "b")]
     size = sum((folder / WEIGHTS).stat().st_size for folder in folders)
     out = api.merge(session, refs(*folders), out=Path("both")).path  # what has to be imported is
 
@@ -67,7 +67,7 @@ def test_inputs_are_read_twice_to_be_hashed_and_to_be_merged(session, make_adapt
     api.merge(session, refs(*folders), out=Path("both"), force=True)
     found = _bytes_read() - before - (out / WEIGHTS).stat().st_size  # which is hashed too
 
-    assert 2 * size <= found < 2.2 * size
+    assert 2 * size <= found < 2.5 * size
 
 
 def _bytes_read():
