@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from loramerge.engine.job import Job
     from loramerge.engine.plan import Plan
 
-FLOP = 1 / 20e9
+FLOP = 6e-11
 """Seconds for a floating-point operation of a product in float64."""
-ENTRY = 8e-9
+ENTRY = 4e-9
 """Seconds for an entry of one update to pass an elementwise rule once."""
-BYTE = 4e-9
+BYTE = 2.4e-9
 """Seconds for a byte read, checked and hashed, or written and hashed."""
-START = 1.2
+START = 2.2
 """Seconds until the libraries are loaded and the first tensor is read."""
 
 _EIGEN = 20

@@ -117,12 +117,18 @@ def llama(rows: Sequence[Row]) -> str:
         if row["way"].startswith("floor") or row["way"].endswith("in steps"):
             continue
         name = row["way"].split()[1].strip(",")
-        ours = by.get((row["dtype"], f"ours {name}"))
+        ours = _beside(rows, row, f"ours {name}")
         ratio = _times(row["wall_s"] / ours["wall_s"]) if ours and row is not ours else ""
         lines.append([row["dtype"], row["way"], _seconds(row), _seconds(row, "cpu"), f"{row['peak_mb']:.0f}", ratio])
     header = ["type", "whole process", "s", "CPU s", "peak MB", "times ours"]
     goals = "Wanted: PEFT's linear 5×, its cat 4×; ours at most 500 MB in bf16."
     return f"{_table(header, lines)}\n\n{goals}\n\n{_floors(by)}" if lines else ""
+
+
+def _beside(rows: Sequence[Row], row: Row, way: str) -> Row | None:
+    """The row of another way in the same run: only those can be compared."""
+    run = [each for each in rows if all(each.get(key) == row.get(key) for key in ("bench", "dtype", "load_before"))]
+    return next((each for each in run if each["way"] == way), None)
 
 
 def _floors(by: Mapping[tuple[str, str], Row]) -> str:
@@ -206,12 +212,22 @@ def workers(rows: Sequence[Row]) -> str:
     found = newest(rows, "workers", "method", "modules")
     alone = {row["method"]: row["merge_s"] for row in found if row["way"] == "1 workers"}
     lines = [
-        [row["method"], row["way"].split()[0], f"{row['merge_s']:.2f}", f"{alone[row['method']] / row['merge_s']:.2f}"]
+        [
+            row["method"],
+            row["modules"],
+            row["way"].split()[0],
+            f"{row['merge_s']:.2f}",
+            f"{alone[row['method']] / row['merge_s']:.2f}",
+        ]
         for row in found
         if row["method"] in alone
     ]
     goals = "Wanted: 1.6 with two workers, on a machine that does nothing else."
-    return f"{_table(['method', 'workers', 'merge s', 'times as fast as one'], lines)}\n\n{goals}" if lines else ""
+    return (
+        f"{_table(['method', 'modules', 'workers', 'merge s', 'times as fast as one'], lines)}\n\n{goals}"
+        if lines
+        else ""
+    )
 
 
 def mergekit(rows: Sequence[Row]) -> str:
