@@ -237,7 +237,7 @@ def mergekit(rows: Sequence[Row]) -> str:
         return ""
     lines = [
         [
-            way,
+            way.replace("loramerge", "ours:"),
             _seconds(row),
             _seconds(row, "cpu"),
             f"{row['peak_mb']:.0f}",
