@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,5 +36,7 @@ def serve(root: Path, host: str, port: int, user: str, token: str | None) -> Non
         kept = f"The token of {running.user!r} was shown at the first start; --token hf_… adds another."
         out.result("Serving", {**vars(running), "token": token}, id="endpoint", notes=[] if token else [kept])
         out.hint(f"export HF_ENDPOINT={running.endpoint}" + (f" HF_TOKEN={token}" if token else ""))
+        # Whoever reads through a pipe waits for this line, and the command does not end.
+        sys.stdout.flush()
 
     run(root, host=host, port=port, user=user, token=token, ready=ready)
