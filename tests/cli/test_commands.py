@@ -385,7 +385,7 @@ def test_lego_takes_every_option_of_its_method(run, work):
         "ref_rank": "max",
         "n_init": 2,
     }
-    assert (recipe["seed"], recipe["modules"]) == (5, [{"match": "*.v", "options": {"k": "2"}}])
+    assert (recipe["seed"], recipe["modules"]) == (5, [{"match": "*.v", "options": {"k": 2}}])
     assert {spec.rank for spec in open_adapter(work / "made").modules.values()} == {2, 3}
 
 
