@@ -18,6 +18,8 @@ from loramerge.workspace.references import is_path
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
+    from loramerge.training.data import Batches
+    from loramerge.training.model import Model
     from loramerge.training.statistics import Measurement
 
 OUT = Path("stats.safetensors")
@@ -69,9 +71,8 @@ def stats(
     """
     from loramerge.engine.executors import one_thread
     from loramerge.engine.plan import resolve_device
-    from loramerge.formats._statistics import write_statistics
     from loramerge.training.choose import choose
-    from loramerge.training.data import check_text, read_lines, tokenized
+    from loramerge.training.data import check_text
     from loramerge.training.model import open_model
     from loramerge.training.statistics import Measurement, check_likelihood
 
@@ -79,33 +80,40 @@ def stats(
     _check(ref, like, modules, target, force)
     check_text(source)
     device = resolve_device(session.device)
+    sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_length": max_length, "batch_size": batch_size}
     with one_thread(), _examples(session, ref, like, allow_pickle) as (adapter, applied):
         folder, known = _base(session, base)
         model = open_model(folder, adapter, applied=applied, dtype=dtype, seed=seed)
         if fisher:
             check_likelihood(model)
-        batches = tokenized(
-            model.tokenizer,
-            read_lines(source),
-            batch_size=batch_size,
-            max_length=min(max_length, model.longest),
-            max_tokens=max_tokens,
-        )
-        work = Measurement(model, batches, choose(model, adapter, modules), fisher, seed, device)
-        if not work.shapes:
-            raise BadOption("None of the modules has statistics.", hint="--fisher, for an embedding")
+        batches, chosen = _batches(model, source, **sizes), choose(model, adapter, modules)
+        work = Measurement(model, batches, chosen, fisher, seed, device)
         name = adapter.name if adapter and applied else None
         base_name = (adapter.base if adapter else None) or known
-        write_statistics(
-            target,
-            work.shapes,
-            work.collect(session.max_memory, lambda done, total: session.progress("stats", done, total, "batches")),
-            base=base_name,
-            adapter=name,
-            tokens=batches.tokens,
-        )
+        _write(session, target, work, base_name, name)
     measured = len({module for _, module in work.shapes})
     return Collected(target, base_name, name, measured, batches.lines, batches.tokens, tuple(_notes(work)))
+
+
+def _batches(model: Model, source: Path, *, max_length: int, **sizes: Any) -> Batches:
+    """The text in lots that the model takes."""
+    from loramerge.training.data import read_lines, tokenized
+
+    return tokenized(model.tokenizer, read_lines(source), max_length=min(max_length, model.longest), **sizes)
+
+
+def _write(session: Session, target: Path, work: Measurement, base: str, adapter: str | None) -> None:
+    """Raises BadOption, before the text is read, where there is nothing to measure."""
+    from loramerge.formats._statistics import write_statistics
+
+    if not work.shapes:
+        raise BadOption("None of the modules has statistics.", hint="--fisher, for an embedding")
+
+    def told(done: int, total: int) -> None:
+        session.progress("stats", done, total, "batches")
+
+    found = work.collect(session.max_memory, told)
+    write_statistics(target, work.shapes, found, base=base, adapter=adapter, tokens=work.batches.tokens)
 
 
 def _check(ref: str | None, like: str | None, modules: Sequence[str], target: Path, force: bool) -> None:
