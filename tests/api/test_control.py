@@ -29,7 +29,7 @@ def dense(folder):
     return {name: adapter.load(name).to(dtype=torch.float64).dense() for name in adapter.modules}
 
 
-def close(got, want):
+def assert_close(got, want):
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * float(want.abs().max()))
 
 
@@ -64,9 +64,9 @@ def test_a_rule_gives_modules_another_method_rank_and_weights(session, two):
     made = api.merge(session, rules=rules, rank="sum")
 
     found = dense(made.path)
-    close(found["layers.0.q"], 2 * two["math"]["layers.0.q"] + two["code"]["layers.0.q"])
-    close(found["layers.0.v"], 0.5 * two["math"]["layers.0.v"] + 0.5 * two["code"]["layers.0.v"])
-    close(found["layers.1.v"], truncated(0.5 * two["math"]["layers.1.v"], 1))
+    assert_close(found["layers.0.q"], 2 * two["math"]["layers.0.q"] + two["code"]["layers.0.q"])
+    assert_close(found["layers.0.v"], 0.5 * two["math"]["layers.0.v"] + 0.5 * two["code"]["layers.0.v"])
+    assert_close(found["layers.1.v"], truncated(0.5 * two["math"]["layers.1.v"], 1))
 
 
 def test_the_rule_that_matches_first_holds(session, two):
@@ -169,7 +169,7 @@ def test_methods_that_need_data_get_each_adapters_own(session, two, statistics):
 
     # Grams that are the same leave the plain mean.
     for name, delta in dense(made.path).items():
-        close(delta, (two["math"][name] + two["code"][name]) / 2)
+        assert_close(delta, (two["math"][name] + two["code"][name]) / 2)
     assert all(row["same"] for row in api.rebuild(session, made.name))
 
 

@@ -41,7 +41,7 @@ def dense(delta):
     return product * delta.scale
 
 
-def close(got, want):
+def assert_close(got, want):
     torch.testing.assert_close(got.double(), want, rtol=1e-12, atol=1e-12)
 
 
@@ -79,7 +79,7 @@ def test_a_middle_factor_stands_between_b_and_a():
 def test_dense_agrees_with_the_definition(gen, variant):
     delta = update(gen, **variant)
 
-    close(delta.dense(), dense(delta))
+    assert_close(delta.dense(), dense(delta))
     assert delta.shape == (OUT, IN)
 
 
@@ -90,9 +90,9 @@ def test_folding_keeps_the_update_and_its_bias(gen, variant):
     folded = delta.folded()
 
     assert (folded.scale, folded.mid) == (1.0, None)
-    close(folded.dense(), dense(delta))
+    assert_close(folded.dense(), dense(delta))
     if delta.bias is not None:
-        close(folded.bias, delta.bias * delta.scale)
+        assert_close(folded.bias, delta.bias * delta.scale)
 
 
 def test_folding_shares_the_scale_and_puts_the_sign_into_b():
@@ -118,9 +118,9 @@ def test_times_multiplies_update_and_bias_without_touching_the_factors(gen, vari
 
     assert scaled.b is delta.b
     assert scaled.a is delta.a
-    close(scaled.dense(), factor * dense(delta))
+    assert_close(scaled.dense(), factor * dense(delta))
     if delta.bias is not None:
-        close(scaled.folded().bias, factor * delta.scale * delta.bias)
+        assert_close(scaled.folded().bias, factor * delta.scale * delta.bias)
 
 
 @pytest.mark.parametrize(("rank", "mid"), [(3, 2), (2, 3), (3, 3)])
@@ -133,7 +133,7 @@ def test_a_plain_update_has_the_smaller_rank_of_its_middle_factor(gen, rank, mid
     assert plain.rank == min(rank, mid)
     assert plain.scale == delta.scale
     assert plain.bias is delta.bias
-    close(plain.dense(), dense(delta))
+    assert_close(plain.dense(), dense(delta))
 
 
 def test_a_plain_update_is_left_alone(gen):
@@ -148,7 +148,7 @@ def test_cat_is_the_sum_with_every_unit_kept(gen):
     total = cat(deltas)
 
     assert total.rank == sum(delta.plain().rank for delta in deltas)
-    close(total.dense(), sum(dense(delta) for delta in deltas))
+    assert_close(total.dense(), sum(dense(delta) for delta in deltas))
 
 
 def test_cat_adds_the_biases_there_are(gen):
@@ -156,14 +156,14 @@ def test_cat_adds_the_biases_there_are(gen):
 
     total = cat(deltas)
 
-    close(total.bias, 2.0 * deltas[0].bias - deltas[2].bias)
+    assert_close(total.bias, 2.0 * deltas[0].bias - deltas[2].bias)
     assert cat([update(gen), update(gen)]).bias is None
 
 
 def test_cat_of_one_is_itself(gen):
     delta = update(gen, scale=-0.5)
 
-    close(cat([delta]).dense(), dense(delta))
+    assert_close(cat([delta]).dense(), dense(delta))
 
 
 def test_cat_of_mixed_dtypes_takes_the_widest(gen):
@@ -184,7 +184,7 @@ def test_moving_changes_every_tensor_and_no_number(gen, variant):
     tensors = [t for t in (moved.b, moved.a, moved.mid, moved.bias) if t is not None]
     assert {t.dtype for t in tensors} == {torch.float64}
     assert moved.scale == delta.scale
-    close(moved.dense(), dense(delta))
+    assert_close(moved.dense(), dense(delta))
 
 
 def test_rank_zero_is_a_zero_update():
@@ -200,7 +200,7 @@ def test_an_update_survives_pickling(gen):
 
     for copied in (pickle.loads(pickle.dumps(delta)), copy.deepcopy(delta)):
         assert copied.scale == delta.scale
-        close(copied.dense(), dense(delta))
+        assert_close(copied.dense(), dense(delta))
         assert torch.equal(copied.bias, delta.bias)
 
 

@@ -75,7 +75,7 @@ def total(made, weights, name):
     return sum(weight * one.dense(name) for weight, one in zip(weights, made, strict=True))
 
 
-def close(got, want):
+def assert_close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(1.0, np.abs(want).max()))
 
 
@@ -88,7 +88,7 @@ def test_the_whole_sum_is_the_weighted_sum_of_the_dense_updates(made, method):
 
     assert sorted(found) == sorted(SHAPES)
     for name, done in found.items():
-        close(done.delta.dense().numpy(), total(made, WEIGHTS, name))
+        assert_close(done.delta.dense().numpy(), total(made, WEIGHTS, name))
 
 
 @pytest.mark.parametrize("rank", ["1", "3", "max"])
@@ -99,7 +99,7 @@ def test_a_truncated_sum_is_the_best_of_its_rank_and_reports_its_error(made, ran
         want = total(made, WEIGHTS, name)
         u, s, v = np.linalg.svd(want)
         k = done.delta.rank
-        close(done.delta.dense().numpy(), (u[:, :k] * s[:k]) @ v[:k])
+        assert_close(done.delta.dense().numpy(), (u[:, :k] * s[:k]) @ v[:k])
         lost = math.sqrt((s[k:] ** 2).sum() / (s**2).sum())
         assert done.report["relative_error"] == pytest.approx(lost, abs=1e-7)
 
@@ -117,14 +117,14 @@ def test_the_scale_of_a_result_is_folded_into_its_factors(made):
 
     for name, done in found.items():
         assert done.delta.scale == 1.0
-        close(done.delta.dense().numpy(), -0.5 * total(made, WEIGHTS, name))
+        assert_close(done.delta.dense().numpy(), -0.5 * total(made, WEIGHTS, name))
 
 
 def test_truncation_shares_the_singular_values_between_both_halves(made):
     found = merged(made, rank="2")
 
     for done in found.values():
-        close(done.delta.b.norm(dim=0).numpy(), done.delta.a.norm(dim=1).numpy())
+        assert_close(done.delta.b.norm(dim=0).numpy(), done.delta.a.norm(dim=1).numpy())
 
 
 @pytest.mark.parametrize("rank", ["sum", "1"])
@@ -136,7 +136,7 @@ def test_loras_own_biases_are_summed_with_weights_and_scales(tmp_path, method, r
 
     for name in ("layers.0.q", "layers.0.wide"):
         want = sum(weight * one.offset(name) for weight, one in zip(WEIGHTS, made, strict=True))
-        close(found[name].delta.bias.numpy(), want)
+        assert_close(found[name].delta.bias.numpy(), want)
 
 
 def test_a_module_of_zeros_stays_a_module_of_zeros(made):
@@ -152,7 +152,7 @@ def test_lego_with_all_units_and_no_reweighting_is_the_sum(made):
 
     for name, done in found.items():
         if done.report["all_kept"]:
-            close(done.delta.dense().numpy(), total(made, WEIGHTS, name))
+            assert_close(done.delta.dense().numpy(), total(made, WEIGHTS, name))
     assert any(done.report["all_kept"] for done in found.values())
 
 
