@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -15,7 +16,7 @@ from loramerge.api import summary
 from loramerge.api.ends import lone
 from loramerge.api.opening import Opened
 from loramerge.core.provenance import Lineage, Parent, finite, pin, to_json
-from loramerge.errors import BadConfig, BadOption
+from loramerge.errors import BadConfig, BadOption, LoramergeError
 from loramerge.formats._format import FORMATS, Outline, open_adapter, updates_of
 from loramerge.formats._format import outline_of as as_it_is
 from loramerge.hub.text import plain
@@ -65,14 +66,11 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
     from loramerge.engine.executors import one_thread
     from loramerge.hub.card import card
 
-    with new_folder(target, force) as folder:
-        # Hashing needs no torch, so it goes on while torch is imported.
-        hashing = _ahead(partial(lineage_of, work))
+    with new_folder(target, force) as folder, _beside(partial(lineage_of, work)) as hashing:
         with one_thread():
-            lineage = hashing.result()
             extras = _extras(work)
             modules: dict[str, Any] = {}
-            outline, updates = outline_of(work, extras), _updates(session, work, modules)
+            outline, updates = outline_of(work, extras), _updates(session, work, modules, hashing)
             if copied := lone(work):
                 deque(updates, maxlen=0)  # what the report says comes of the run all the same
                 outline, updates = as_it_is(copied), updates_of(copied)
@@ -81,20 +79,26 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
         notes = carry_tokenizer([one.folder for one in work.opened], folder)
         written = {spec.name: modules[spec.name] for spec in outline.modules}
         report = summary.report(written, work.base, [*work.notes, *extras.notes, *notes])
+        lineage = hashing.result()
         write_record(folder, Record("adapter", lineage, to_mapping(work.recipe), report))
         write_card(folder, card(target.name, lineage, report["families"], report["notes"]))
         _check(folder, outline)
     return report
 
 
-def _ahead(function: Callable[[], T]) -> Future[T]:
-    """What a function will have returned, or raised; nobody waits for it who leaves."""
+@contextmanager
+def _beside(function: Callable[[], T]) -> Iterator[Future[T]]:
+    """What a function will have returned, or raised, beside the work inside; its error goes before one of the work."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(1)
     found = pool.submit(function)
     pool.shutdown(wait=False)
-    return found
+    try:
+        yield found
+    except LoramergeError:
+        found.result()
+        raise
 
 
 def unrecorded(session: Session, work: Prepared, target: Path) -> Mapping[str, Any] | None:
@@ -189,11 +193,15 @@ def _config(adapters: Sequence[Adapter], extras: Extras) -> dict[str, Any]:
     return {**same, "modules_to_save": list(dict.fromkeys(saved))}
 
 
-def _updates(session: Session, work: Prepared, modules: dict[str, Any]) -> Iterator[tuple[str, LowRank]]:
+def _updates(
+    session: Session, work: Prepared, modules: dict[str, Any], hashing: Future[Lineage]
+) -> Iterator[tuple[str, LowRank]]:
     from loramerge.engine.run import run
 
     total = len(work.plan.jobs)
     for number, done in enumerate(run(work.plan, work.inputs), 1):
+        if hashing.done():
+            hashing.result()  # a file that is not what it was: the rest of the work would be for nothing
         modules[done.module] = done.report
         session.progress(work.recipe.method, number, total, "modules")
         yield done.module, done.delta

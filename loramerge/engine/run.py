@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loramerge.core.updates import Updates
     from loramerge.engine.job import Job
     from loramerge.engine.plan import Plan
+    from loramerge.linalg.stored import Norms
     from loramerge.linalg.truncate import Truncated
     from loramerge.methods._method import Outcome
 
@@ -60,15 +61,14 @@ def merge_module(job: Job, inputs: Inputs) -> Done:
     data = {name: _Statistics(job, inputs, name) for name in method.needs}
     outcome = apply(method, updates, job.options, Context(job.module, job.weights, job.seed, data=data))
     report: dict[str, Any] = {"adapters": len(updates), "rank_in": sum(job.ranks), **outcome.report}
+    made = _cut(job, outcome, _metric(job, inputs)) if method.rank == "free" else _whole(outcome)
     if method.rank == "free":
-        cut = _cut(job, outcome, _metric(job, inputs))
-        delta = cut.delta
-        report["relative_error"] = cut.relative_error
-    else:
-        delta = outcome.delta
-    mean = sum(norms.values()) / len(norms)
-    delta = delta.times(job.scale * (_restoring(mean, norm(delta)) if job.rescale else 1.0)).folded()
-    report |= {"rank": delta.rank, "norm": norm(delta), "norm_inputs_mean": mean}
+        report["relative_error"] = made.relative_error
+    mean = _mean_norm(updates, norms, outcome.weights, made.norms)
+    size = norm(made.delta) if made.norms.total is None else made.norms.total
+    factor = job.scale * (_restoring(mean, size) if job.rescale else 1.0)
+    delta = made.delta.times(factor).folded()
+    report |= {"rank": delta.rank, "norm": abs(factor) * size, "norm_inputs_mean": mean}
     return Done(job.module, delta.to(device="cpu"), report)
 
 
@@ -81,13 +81,33 @@ def _cut(job: Job, outcome: Outcome, metric: Tensor | None) -> Truncated:
     return compress(outcome.blocks, job.rank, ranks=job.ranks, bias=outcome.bias, hold=job.hold, metric=metric)
 
 
+def _whole(outcome: Outcome) -> Truncated:
+    from loramerge.linalg.truncate import Truncated
+
+    return Truncated(outcome.delta, 0.0, norms=outcome.norms)
+
+
+def _mean_norm(updates: Updates, norms: dict[int, float], weights: Sequence[float] | None, known: Norms) -> float:
+    """The mean of the updates' norms, of which those that came out of the merge are not measured again."""
+    from loramerge.linalg.measure import norm
+
+    counted = [at for at, weight in enumerate(weights or ()) if weight != 0]
+    for at, size in zip(counted, known.each, strict=False):
+        if weights and size is not None:
+            norms.setdefault(at, size / abs(weights[at]))
+    for at in range(len(updates)):
+        if at not in norms:
+            norms[at] = norm(updates[at])
+    return sum(norms[at] for at in range(len(updates))) / len(updates)
+
+
 def _restoring(wanted: float, norm: float) -> float:
     """The factor that gives a result the norm that is wanted; 1 for a result of zero."""
     return wanted / norm if norm > 0 else 1.0
 
 
 def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> Updates:
-    """The job's updates, each measured when it is loaded; all at once where a dense matrix would be larger."""
+    """The job's updates; where a dense matrix would be larger, all at once, else each measured when it is loaded."""
     from loramerge.core.updates import Updates
     from loramerge.linalg.measure import norm
     from loramerge.linalg.units import nothing
@@ -97,12 +117,13 @@ def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> 
         if job.module not in adapter.modules:
             return nothing(job.spec.shape).to(device=job.device)
         update = adapter.load(job.module).plain().to(device=job.device)
-        if at not in norms:
+        if one_by_one and at not in norms:
             norms[at] = norm(update)
         return update
 
+    one_by_one = sum(job.held) >= min(job.spec.shape)
     lazy = Updates([partial(load, at) for at in range(len(job.held))], job.held, job.spec.shape)
-    return lazy if sum(job.held) >= min(job.spec.shape) else Updates.of(list(lazy))
+    return lazy if one_by_one else Updates.of(list(lazy))
 
 
 class _Statistics(Sequence["Tensor"]):

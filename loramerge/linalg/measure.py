@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from loramerge.core.lowrank import LowRank, cat
 from loramerge.core.updates import Updates
+from loramerge.linalg.stored import root_of_sum
 from loramerge.linalg.units import pool
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 GROUP = 1024
 """Units of which all pairs of products are held at once."""
-
-CANCELS = 2.0**-12
-"""Units whose sum is so small a share of its squared lengths together cancel: twelve of 52 bits are gone."""
 
 
 def singular_values(delta: LowRank) -> Tensor:
@@ -44,12 +41,9 @@ def norm(delta: LowRank) -> float:
 def _unscaled_norm(flat: LowRank) -> float:
     if flat.rank >= min(flat.shape):
         return float(flat.dense().norm())
-    products = (flat.b.T @ flat.b) * (flat.a @ flat.a.T)
-    square = float(products.sum())
-    # The sum is off by eps of the largest it could be; where units cancel that is much, and QR squares nothing.
-    if square > CANCELS * float(products.diagonal().clamp(min=0).sqrt().sum()) ** 2:
-        return math.sqrt(square)
-    return float(_core(flat).norm())
+    found = root_of_sum((flat.b.T @ flat.b) * (flat.a @ flat.a.T))
+    # QR squares nothing.
+    return float(_core(flat).norm()) if found is None else found
 
 
 def inner(x: LowRank, y: LowRank) -> float:

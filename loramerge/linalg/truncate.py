@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loramerge.core.lowrank import LowRank
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
-from loramerge.linalg.stored import blocks, stored
+from loramerge.linalg.stored import UNKNOWN, Norms, blocks, stored
 from loramerge.linalg.units import column_lengths, nothing
 
 if TYPE_CHECKING:
@@ -36,46 +36,55 @@ class Truncated:
 
     `relative_error` is ‖delta − sum‖ / ‖sum‖ in Frobenius norm. `spectrum` are the singular values of
     the sum, largest first, without those that are rounding; None where the factors were kept as they
-    are and nobody had to know.
+    are and nobody had to know. `norms` are ‖delta‖ and those of the updates that were summed, as far as
+    they came out by the way.
     """
 
     delta: LowRank
     relative_error: float
     spectrum: tuple[float, ...] | None = None
+    norms: Norms = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Decomposed:
-    """S = (product of `lift`) · x · xᵀ · (product of `core`), singular values `s` (k,); x (m, k).
+    """S = (product of `left`) · x · xᵀ · (product of `right`), singular values `s` (k,); x (m, k).
 
-    Only the directions that are asked for are multiplied out. `flipped` says that this is Sᵀ.
+    Only the directions that are asked for are multiplied out. One of both sides is orthonormal, the left one
+    unless `flipped`; `lengths` (k,) are those of the directions of the other: the singular values, unless a
+    metric says otherwise. `norms` are those of the updates that S is the sum of, as far as they are known.
     """
 
     s: Tensor
     x: Tensor
-    core: tuple[Tensor, ...]
-    lift: tuple[Tensor, ...]
+    left: tuple[Tensor, ...]
+    right: tuple[Tensor, ...]
+    lengths: Tensor
     flipped: bool
     energy: float
     bias: Tensor | None
+    norms: tuple[float | None, ...] = ()
 
     def keep(self, rank: int) -> LowRank:
         """The first `rank` directions; the singular values are shared equally between b and a."""
-        left = x = self.x[:, :rank]
-        for factor in reversed(self.lift):
-            left = factor @ left
-        right = x.T
-        for factor in self.core:
-            right = right @ factor
-        root = right.norm(dim=1).sqrt()
-        left, right = left * root, right / root[:, None]
-        return settled(right.T, left.T) if self.flipped else settled(left, right)
+        x, root = self.x[:, :rank], self.lengths[:rank].sqrt()
+        longer, shorter = x * root, x / root
+        b, a = (shorter, longer.T) if self.flipped else (longer, shorter.T)
+        for factor in reversed(self.left):
+            b = factor @ b
+        for factor in self.right:
+            a = a @ factor
+        return settled(b, a)
 
 
 def settled(b: Tensor, a: Tensor) -> LowRank:
     """b a with the largest entry (the first of equals) of each column of b positive: same inputs, same bytes."""
-    sign = (b.gather(0, b.abs().argmax(0, keepdim=True)) < 0).to(b.dtype) * -2 + 1
-    return LowRank(b=(b * sign).contiguous(), a=(a * sign.T).contiguous())
+    top, low = b.amax(0), -b.amin(0)
+    negative = low > top
+    if bool(((low == top) & (top > 0)).any()):
+        negative = b.gather(0, b.abs().argmax(0, keepdim=True))[0] < 0
+    sign = negative.to(b.dtype) * -2 + 1
+    return LowRank(b=b * sign, a=a * sign[:, None])
 
 
 def truncate_sum(
@@ -102,11 +111,11 @@ def truncate_sum(
     total = sum(updates.ranks)
     asked = rule.asked(ranks)
     if asked is not None and asked >= total:
-        return Truncated(_kept(updates), 0.0)
+        return _kept(updates)
     found = decompose(updates, metric)
     cut = truncate_decomposed(found, rule, ranks=ranks, shape=updates.shape)
     if cut.spectrum is not None and rule.choose(cut.spectrum, ranks) >= total:
-        return Truncated(_kept(updates), 0.0, cut.spectrum)
+        return replace(_kept(updates), spectrum=cut.spectrum)
     return cut
 
 
@@ -119,7 +128,8 @@ def truncate_decomposed(
     lost = sum(value * value for value in reversed(spectrum[rank:]))
     delta = found.keep(rank) if spectrum else nothing(shape)
     error = (lost / found.energy) ** 0.5 if spectrum else 0.0
-    return Truncated(replace(delta, bias=found.bias), error, spectrum)
+    norms = Norms(float(found.lengths[:rank].norm()), found.norms)
+    return Truncated(replace(delta, bias=found.bias), error, spectrum, norms)
 
 
 def decomposed_dense(total: Tensor, bias: Tensor | None = None, metric: Tensor | None = None) -> Decomposed:
@@ -153,8 +163,16 @@ def _decomposed(gathered: _Gathered, flipped: bool, metric: Tensor | None) -> De
     # What is left where updates cancel is rounding too, of the units that went in.
     rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes if metric is None else 0.0
     kept = int((s > max(FLOOR * float(s.max()), rounding)).sum()) if s.numel() else 0
-    x, energy = vectors.flip(1)[:, :kept], float(values.clamp(min=0).sum())
-    return Decomposed(s[:kept], x, gathered.core, gathered.lift, flipped, energy, gathered.bias)
+    s, x, energy = s[:kept], vectors.flip(1)[:, :kept], float(values.clamp(min=0).sum())
+    lengths = s if metric is None else (x.T @ gathered.core[0]).norm(dim=1)
+    left, right = gathered.lift, gathered.core
+    if flipped:
+        left, right = _transposed(right), _transposed(left)
+    return Decomposed(s, x, left, right, lengths, flipped, energy, gathered.bias, gathered.norms)
+
+
+def _transposed(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(factor.T for factor in reversed(factors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +180,7 @@ class _Gathered:
     """Σ ΔWᵢ (or its transpose) = (product of lift) · (product of core), the columns of the lift orthonormal.
 
     `sizes` is Σ |a||b| of all units. `eigen` are the eigenvalues and vectors of core · coreᵀ, where they follow
-    from the units' Grams.
+    from the units' Grams; so do `norms`, those of the updates.
     """
 
     lift: tuple[Tensor, ...]
@@ -170,6 +188,7 @@ class _Gathered:
     sizes: float
     bias: Tensor | None
     eigen: tuple[Tensor, Tensor] | None = None
+    norms: tuple[float | None, ...] = ()
 
     def gram(self, metric: Tensor | None) -> Tensor:
         """core · (metric ·) coreᵀ."""
@@ -193,18 +212,19 @@ class _Balanced:
     inner: Tensor
     sizes: float
     bias: Tensor | None
+    norms: tuple[float | None, ...]
 
 
 def _balanced(updates: Updates, flipped: bool) -> _Balanced:
     units = stored(updates)
     b, a = (units.a.T, units.b.T) if flipped else (units.b, units.a)
-    outer, inner = b.T @ b, a @ a.T
+    outer, inner = reversed(units.grams) if flipped else units.grams
     left, right = outer.diagonal().sqrt(), inner.diagonal().sqrt()
     sizes = left * right * units.scale.abs()
     to_b = (sizes.sqrt() / left).where(sizes > 0, 0.0)
     to_a = (sizes.sqrt() / right).where(sizes > 0, 0.0) * units.scale.sign()
     outer, inner = outer * to_b * to_b[:, None], inner * to_a * to_a[:, None]
-    return _Balanced(b, a, to_b, to_a, outer, inner, float(sizes.sum()), units.bias)
+    return _Balanced(b, a, to_b, to_a, outer, inner, float(sizes.sum()), units.bias, units.norms().each)
 
 
 def _by_gram(units: _Balanced) -> _Gathered | None:
@@ -217,7 +237,7 @@ def _by_gram(units: _Balanced) -> _Gathered | None:
     if values.numel() and float(values.max()) * 4 < largest * float(torch.linalg.eigvalsh(units.inner).max()):
         return None
     lift, core = (units.b, units.to_b[:, None] * whiten), (back * units.to_a, units.a)
-    return _Gathered(lift, core, units.sizes, units.bias, (values, vectors))
+    return _Gathered(lift, core, units.sizes, units.bias, (values, vectors), units.norms)
 
 
 def _by_qr(units: _Balanced) -> _Gathered:
@@ -225,7 +245,7 @@ def _by_qr(units: _Balanced) -> _Gathered:
     import torch
 
     q, r = torch.linalg.qr(units.b * units.to_b)
-    return _Gathered((q,), ((r * units.to_a) @ units.a,), units.sizes, units.bias)
+    return _Gathered((q,), ((r * units.to_a) @ units.a,), units.sizes, units.bias, norms=units.norms)
 
 
 def _dense(updates: Updates, flipped: bool) -> _Gathered:
@@ -253,7 +273,8 @@ def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
     return vectors[:, kept] / root, root[:, None] * vectors[:, kept].T, float(values.max())
 
 
-def _kept(deltas: Updates) -> LowRank:
+def _kept(updates: Updates) -> Truncated:
     """All units as they are, scales in b: a power of two, as scales mostly are, rounds nothing."""
-    units = stored(deltas)
-    return LowRank(b=units.b.mul_(units.scale), a=units.a, bias=units.bias)
+    units = stored(updates)
+    norms = units.norms()
+    return Truncated(LowRank(b=units.b.mul_(units.scale), a=units.a, bias=units.bias), 0.0, norms=norms)

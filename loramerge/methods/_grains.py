@@ -62,7 +62,7 @@ def _coefficients(method: Method, updates: Sequence[LowRank], options: Any, cont
     from loramerge.linalg.measure import gram
 
     numbers = [float(number) for number in method.apply(partial(gram, updates), options, context)]
-    return Outcome(Updates.of(updates).weighted(numbers), {"coefficients": numbers})
+    return Outcome(Updates.of(updates).weighted(numbers), {"coefficients": numbers}, weights=numbers)
 
 
 def _factors(method: Method, updates: Sequence[LowRank], options: Any, context: Context) -> Outcome:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from loramerge.linalg.stored import UNKNOWN, Norms
 from loramerge.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,12 +44,17 @@ class Outcome:
 
     Either the sum of `parts` (a method that only weighs its updates hands them on not loaded; the engine
     adds them up), or a matrix that comes in row `blocks`, with `bias` beside it.
+
+    A result that is nothing but the updates times `weights` says so; updates that count for nothing are no
+    parts of it. `norms` are then those of the result and of its parts, as far as the method came by them.
     """
 
     parts: Sequence[LowRank] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
     blocks: Blocks | None = None
     bias: Tensor | None = None
+    weights: Sequence[float] | None = None
+    norms: Norms = UNKNOWN
 
     @property
     def delta(self) -> LowRank:

@@ -414,6 +414,15 @@ def test_a_pinned_source_that_was_changed_since_is_not_merged(session, two):
     assert not list(session.folder.glob("linear*"))
 
 
+def test_a_changed_file_is_said_before_the_numbers_it_holds(session, two, make_adapter):
+    api.pull(session, refs(*two))
+    broken = torch.full((4, 8), float("nan"))
+    make_adapter(two[0].name, extras={"layers.9.q.lora_A.weight": broken} | _b())
+
+    with pytest.raises(IntegrityError, match="'math-lora' is not what was pinned"):
+        api.merge(session)
+
+
 def test_what_fails_half_way_leaves_nothing(session, two, make_adapter):
     bad = make_adapter("bad", extras={"layers.9.q.lora_A.weight": torch.full((4, 8), float("nan"))} | _b())
     api.pull(session, refs(two[0]))

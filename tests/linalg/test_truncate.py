@@ -184,6 +184,28 @@ def test_a_middle_factor_is_multiplied_in(draw):
     assert error(cut, update.dense()) <= 1e-12
 
 
+@pytest.mark.parametrize("rank", ["3", "20", "sum"])
+@pytest.mark.parametrize("shape", [(90, 130), (130, 90)], ids=["wide", "tall"])
+def test_norms_come_out_of_the_grams(sums, shape, rank):
+    deltas = sums(shape, (8, 4, 16))
+
+    cut = truncate_sum(deltas, parse(rank) if rank == "sum" else int(rank))
+
+    assert cut.norms.total == pytest.approx(float(cut.delta.dense().norm()), rel=1e-9)
+    assert cut.norms.each == pytest.approx([float(delta.dense().norm()) for delta in deltas], rel=1e-9)
+
+
+def test_a_norm_that_a_gram_cannot_give_is_left_open(draw):
+    x = draw(4, (90, 130))
+    nearly = LowRank(b=torch.cat([x.b, -x.b], 1), a=torch.cat([x.a, x.a * (1 + 1e-9)]))
+
+    kept = truncate_sum([x, nearly], parse("sum"))
+    alone = truncate_sum([x, x.times(-1.0)], parse("sum"))
+
+    assert kept.norms.each == (pytest.approx(float(x.dense().norm())), None)
+    assert alone.norms.total is None
+
+
 def test_different_shapes_cannot_be_added(draw):
     with pytest.raises(ShapeMismatch):
         truncate_sum([draw(2, (4, 5)), draw(2, (4, 6))], 2)
@@ -195,7 +217,7 @@ def test_memory_does_not_grow_with_the_number_of_updates(draw):
 
     found = decompose(many)
 
-    assert [factor.shape for factor in found.core] == [(8, 9)]
+    assert [factor.shape for factor in found.right] == [(8, 9)]
     assert error(found.keep(4), one.dense()) <= 1e-12
 
 

@@ -33,14 +33,15 @@ class Options:
 def concatenate(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
     """Σ wᵢ ΔWᵢ of rank Σ rᵢ, units balanced, in float64."""
     from loramerge.core.lowrank import LowRank
+    from loramerge.core.updates import Updates
     from loramerge.linalg.stored import stored
     from loramerge.linalg.units import balance, column_lengths, row_lengths
 
-    units = stored([update.times(weight) for update, weight in zip(updates, context.weights, strict=True)])
-    size = units.scale.abs().sqrt()
+    units = stored(Updates.of(updates).weighted(context.weights))
+    norms, size = units.norms(), units.scale.abs().sqrt()
     to_a, to_b = (factor * size for factor in balance(row_lengths(units.a), column_lengths(units.b)))
     b, a = units.b.mul_(to_b * units.scale.sign()), units.a.mul_(to_a[:, None])
-    return Outcome([LowRank(b=b, a=a, bias=units.bias)])
+    return Outcome([LowRank(b=b, a=a, bias=units.bias)], weights=context.weights, norms=norms)
 
 
 METHOD = Method(
