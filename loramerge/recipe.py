@@ -16,9 +16,15 @@ from loramerge.errors import BadConfig, BadOption, UsageError
 _LIMIT = 1_000_000
 
 
-def _check_weight(weight: Any, where: str) -> None:
-    if not isinstance(weight, int | float) or not math.isfinite(weight):
-        raise BadOption(f"A weight of {weight} has no meaning.", where=where, hint="0.3")
+_LARGEST = 1e20
+"""Numbers beyond it, or nearer to zero than its inverse, make squares that leave float32's range."""
+
+
+def _check_number(number: Any, what: str, where: str = "") -> None:
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise BadOption(f"A {what} of {number} has no meaning.", where=where, hint="0.3")
+    if number and not 1 / _LARGEST <= abs(number) <= _LARGEST:
+        raise BadOption(f"A {what} of {number:g} is out of range.", where=where, hint=f"0, or up to {_LARGEST:g}")
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Ingredient:
 
     def __post_init__(self) -> None:
         if self.weight is not None:
-            _check_weight(self.weight, self.ref)
+            _check_number(self.weight, "weight", self.ref)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            _check_weight(weight, name)
+            _check_number(weight, "weight", name)
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,7 @@ class Recipe:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.scale):
-            raise BadOption(f"A scale of {self.scale} has no meaning.", hint="0.5")
+        _check_number(self.scale, "scale")
 
     @property
     def files(self) -> tuple[str, ...]:

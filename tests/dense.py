@@ -14,4 +14,5 @@ def dense(adapter: Adapter, name: str) -> torch.Tensor:
 
 def distance(got: torch.Tensor, want: torch.Tensor) -> float:
     """‖got − want‖ / ‖want‖ in Frobenius norm."""
+    got, want = torch.as_tensor(got), torch.as_tensor(want)
     return float((got - want).norm() / want.norm())

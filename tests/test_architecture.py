@@ -177,6 +177,19 @@ def test_planning_imports_no_torch(tmp_path, shared):
     assert not modules & {"torch", "sklearn", "transformers", "peft", "huggingface_hub"}
 
 
+@pytest.mark.parametrize(
+    "how", [["--rank", "8"], ["--method", "cat"], ["--method", "negate", "--rank", "max"]], ids=str
+)
+def test_merges_that_only_weigh_import_no_torch(tmp_path, shared, how):
+    folder = shared / "data/trained"
+    names = ["minilm-sst2-r8"] if "negate" in how else ["minilm-sst2-r8", "minilm-trec-r8"]
+
+    code, modules = loaded_by("merge", *(str(folder / name) for name in names), "-o", "out", *how, cwd=tmp_path)
+
+    assert code == 0
+    assert not modules & {"torch", "sklearn", "transformers", "peft"}
+
+
 def _plugins() -> list[str]:
     folders = ("methods/merge", "formats", "cli/commands")
     return [f"loramerge.{f.replace('/', '.')}.{p.stem}" for f in folders for p in sorted((ROOT / f).glob("[!_]*.py"))]

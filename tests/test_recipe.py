@@ -114,23 +114,24 @@ def test_what_is_left_at_its_default_is_not_written():
 
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=20)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+WEIGHTS = st.just(0.0) | st.floats(1e-20, 1e20) | st.floats(-1e20, -1e-20)
 
 
 @settings(max_examples=30, deadline=None)
 @given(
     st.builds(
         Recipe,
-        adapters=st.lists(st.builds(Ingredient, NAMES, st.none() | NUMBERS, st.none() | NAMES)).map(tuple),
+        adapters=st.lists(st.builds(Ingredient, NAMES, st.none() | WEIGHTS, st.none() | NAMES)).map(tuple),
         method=NAMES,
         options=st.dictionaries(NAMES, NAMES | NUMBERS | st.booleans() | st.integers()),
         modules=st.lists(
             st.builds(
-                Rule, NAMES, options=st.dictionaries(NAMES, st.integers()), weights=st.dictionaries(NAMES, NUMBERS)
+                Rule, NAMES, options=st.dictionaries(NAMES, st.integers()), weights=st.dictionaries(NAMES, WEIGHTS)
             ),
             unique_by=lambda rule: rule.match,
         ).map(tuple),
         rank=NAMES,
-        scale=NUMBERS,
+        scale=WEIGHTS,
         seed=st.integers(),
         base=NAMES.filter(lambda name: name.lower() != "none"),
         normalize=st.booleans(),

@@ -67,7 +67,7 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
     from loramerge.hub.card import card
 
     with new_folder(target, force) as folder, _beside(partial(lineage_of, work)) as hashing:
-        with one_thread():
+        with one_thread(torch=not work.plan.arrays):
             extras = _extras(work)
             modules: dict[str, Any] = {}
             outline, updates = outline_of(work, extras), _updates(session, work, modules, hashing)
@@ -215,7 +215,8 @@ def _extras(work: Prepared) -> Extras:
     counted = [at for at, one in enumerate(work.adapters) if shares[at] != 0 or policy == f"first:{one.name}"]
     found = merge_extras([work.adapters[at] for at in counted], [shares[at] for at in counted], policy)
     left_out = [one.name for at, one in enumerate(work.adapters) if at not in counted and one.extras]
-    said = (f"the extras of {', '.join(left_out)} left out: it counts for nothing",) if left_out else ()
+    them = "it counts" if len(left_out) == 1 else "they count"
+    said = (f"the extras of {', '.join(left_out)} left out: {them} for nothing",) if left_out else ()
     return replace(found, notes=(*found.notes, *said))
 
 

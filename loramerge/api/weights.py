@@ -51,9 +51,6 @@ def _named(texts: Sequence[str], names: Sequence[str]) -> list[float | None]:
 
 def _number(text: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         raise BadOption(f"{text!r} is not a weight.", hint="-w 0.3, or -w NAME=0.3") from None
-    if not math.isfinite(value):
-        raise BadOption(f"A weight of {text} has no meaning.", hint="-w 0.3")
-    return value

@@ -110,6 +110,10 @@ class Adapter:
     loader: Callable[[str], LowRank]
     extras: Mapping[str, ExtraSpec] = field(default_factory=dict)
     extra_loader: Callable[[str], Tensor] | None = None
+    arrays: Callable[[str], LowRank] | None = None
+    """As `loader`, with numpy arrays for factors; None where only torch can read them."""
+    extra_arrays: Callable[[str], Tensor] | None = None
+    """As `extra_loader`, likewise."""
     base: str | None = None
     path: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -128,6 +132,14 @@ class Adapter:
         if self.extra_loader is None:
             raise KeyError(key)
         return self.extra_loader(key)
+
+    def read(self, module: str) -> LowRank:
+        """As `load`, in numpy arrays where the format allows it: for what is only copied or added up."""
+        return (self.arrays or self.load)(module)
+
+    def read_extra(self, key: str) -> Tensor:
+        """As `load_extra`, in a numpy array where the format allows it."""
+        return (self.extra_arrays or self.load_extra)(key)
 
     @property
     def rank(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from loramerge.core.arrays import exact, namespace
 from loramerge.errors import ShapeMismatch
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
     """ΔW = scale · b @ (mid @) a, the update one LoRA module adds to one weight.
+
+    The factors are torch's tensors; numpy arrays where that is enough (see `core.arrays`), which all that is
+    defined here takes as well, but for `to`.
 
     Shapes: b (out, r), a (r, in), mid (r, r') with a (r', in) where there is one (a Tucker core, a
     diagonal, a learnt r×r matrix). `bias` (out,) is LoRA's own bias update, also times `scale`.
@@ -62,6 +66,11 @@ class LowRank:
         b, a = self.b.to(dtype=dtype, device=device), self.a.to(dtype=dtype, device=device)
         return LowRank(b, a, self.scale, move(self.mid), move(self.bias))
 
+    def exact(self) -> LowRank:
+        """The same update in float64."""
+        mid, bias = (None if part is None else exact(part) for part in (self.mid, self.bias))
+        return LowRank(exact(self.b), exact(self.a), self.scale, mid, bias)
+
     def times(self, factor: float) -> LowRank:
         """factor · ΔW (and its bias), exactly: the factor joins the scale."""
         return LowRank(self.b, self.a, self.scale * factor, self.mid, self.bias)
@@ -98,17 +107,16 @@ def cat(deltas: Sequence[LowRank]) -> LowRank:
 
     Biases are added. Raises ShapeMismatch where the updates have different (out, in).
     """
-    import torch
-
     common_shape(deltas)
     parts = [delta.folded() for delta in deltas]
     if len(parts) == 1:
         return parts[0]
+    xp = namespace(parts[0].b)
     biases = [part.bias for part in parts if part.bias is not None]
     return LowRank(
-        b=torch.cat([part.b for part in parts], dim=1),
-        a=torch.cat([part.a for part in parts], dim=0),
-        bias=torch.stack(biases).sum(0) if biases else None,
+        b=xp.concatenate([part.b for part in parts], 1),
+        a=xp.concatenate([part.a for part in parts], 0),
+        bias=xp.stack(biases).sum(0) if biases else None,
     )
 
 

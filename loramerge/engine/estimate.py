@@ -21,8 +21,10 @@ ENTRY = 4e-9
 """Seconds for an entry of one update to pass an elementwise rule once."""
 BYTE = 2.4e-9
 """Seconds for a byte read, checked and hashed, or written and hashed."""
-START = 2.2
-"""Seconds until the libraries are loaded and the first tensor is read."""
+START = 0.4
+"""Seconds until the first tensor is read."""
+TORCH = 1.8
+"""Further seconds where torch has to be imported."""
 
 _EIGEN = 20
 """Operations of an eigendecomposition for each n³."""
@@ -31,7 +33,7 @@ _EIGEN = 20
 def seconds(plan: Plan) -> float:
     """Wall time of a merge."""
     work = sum(flops(job) * FLOP + entries(job) * ENTRY for job in plan.jobs) / plan.workers
-    return START + work + (plan.bytes_in + plan.bytes_out) * BYTE
+    return START + (0.0 if plan.arrays else TORCH) + work + (plan.bytes_in + plan.bytes_out) * BYTE
 
 
 def flops(job: Job) -> float:

@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loramerge.errors import LoramergeError
@@ -27,22 +27,22 @@ EXECUTORS = ("serial", "threads", "processes")
 
 
 def ordered_map(
-    work: Work[J, R], jobs: Sequence[J], payload: Any, *, kind: str = "serial", workers: int = 1
+    work: Work[J, R], jobs: Sequence[J], payload: Any, *, kind: str = "serial", workers: int = 1, torch: bool = True
 ) -> Iterator[R]:
-    """`work(job, payload)` for each job, in order, on one of EXECUTORS.
+    """`work(job, payload)` for each job, in order, on one of EXECUTORS; `torch` says whether it computes with torch.
 
     `work`, `jobs` and `payload` must pickle for "processes"; the payload is sent once to each worker.
     An error in a job is raised here when its turn comes; work not yet begun is dropped.
     """
     keep_freed_memory()
     if kind == "serial" or workers <= 1 or len(jobs) <= 1:
-        with one_thread():
+        with one_thread(torch=torch):
             for job in jobs:
                 yield work(job, payload)
     elif kind == "threads":
         from concurrent.futures import ThreadPoolExecutor
 
-        with one_thread(), ThreadPoolExecutor(workers, initializer=_quiet_thread) as pool:
+        with one_thread(torch=torch), ThreadPoolExecutor(workers, initializer=_quiet_thread, initargs=(torch,)) as pool:
             yield from _windowed(pool, work, jobs, (payload,), 2 * workers)
     else:
         import multiprocessing
@@ -50,21 +50,28 @@ def ordered_map(
 
         # A fork after torch has started its threads can hang; a fresh interpreter cannot.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(payload,)) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(payload, torch)) as pool:
             yield from _processes(pool, work, jobs, workers)
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One BLAS thread inside, the number there was before outside."""
-    import torch
+def one_thread(*, torch: bool = True) -> Iterator[None]:
+    """One BLAS thread inside, the number there was before outside; without `torch` only numpy's."""
+    import numpy  # noqa: F401  # only what is loaded can be limited
     from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), _one_torch_thread() if torch else nullcontext():
+        yield
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -76,27 +83,28 @@ def keep_freed_memory() -> None:
     one, of which no page is touched. Elsewhere this does nothing.
     Source: mallopt(3), M_MMAP_THRESHOLD, "dynamic".
     """
-    import torch
+    import numpy as np
 
-    torch.empty(31 << 20, dtype=torch.uint8)
+    np.empty(31 << 20, np.uint8)
 
 
-def _quiet_thread() -> None:
-    import torch
+def _quiet_thread(torch: bool) -> None:
+    if torch:
+        from torch import set_num_threads
 
-    # OpenMP keeps the number of threads for each thread apart, so the main thread's setting is not enough.
-    torch.set_num_threads(1)
+        # OpenMP keeps the number of threads for each thread apart, so the main thread's setting is not enough.
+        set_num_threads(1)
 
 
 _PAYLOAD: list[Any] = []
 
 
-def _begin(payload: Any) -> None:
+def _begin(payload: Any, torch: bool) -> None:
     """What a worker process is handed once, when it starts."""
     from threadpoolctl import threadpool_limits
 
     threading.Thread(target=_follow_parent, daemon=True).start()
-    _quiet_thread()
+    _quiet_thread(torch)
     keep_freed_memory()
     threadpool_limits(1)  # numpy's, for as long as the process lives
     _PAYLOAD[:] = [payload]

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from loramerge.core.adapter import DTYPE_BYTES, Adapter, ExtraSpec, widest
+from loramerge.core.arrays import cast, exact, memory
 from loramerge.core.names import natural
 from loramerge.errors import BadOption, IncompatibleError, ShapeMismatch
 from loramerge.registry import near
@@ -91,7 +92,7 @@ def _wanted(adapter: Adapter) -> list[ExtraSpec]:
 
 def _first(adapters: Sequence[Adapter], name: str) -> Extras:
     chosen = next(adapter for adapter in adapters if adapter.name == name)
-    kept = tuple((spec, partial(chosen.load_extra, spec.key)) for spec in _wanted(chosen))
+    kept = tuple((spec, partial(chosen.read_extra, spec.key)) for spec in _wanted(chosen))
     others = [adapter.name for adapter in adapters if adapter is not chosen and _wanted(adapter)]
     said = (f"extras are those of {name}; not those of {', '.join(others)}",) if others else ()
     return Extras(kept=kept, notes=said)
@@ -130,7 +131,9 @@ class _Found:
         self.adapters = [adapters[i] for i in owners]
         self.specs = [adapter.extras[key] for adapter in self.adapters]
         self.spec = self.specs[0]
-        self.loads = [partial(adapter.load_extra, key) for adapter in self.adapters]
+        # Copies of two libraries cannot be added up.
+        light = all(adapter.extra_arrays for adapter in self.adapters)
+        self.loads = [partial(a.read_extra if light else a.load_extra, key) for a in self.adapters]
         self.where = ", ".join(adapter.name for adapter in self.adapters)
         self.head = all(is_head(a, spec) for a, spec in zip(self.adapters, self.specs, strict=True))
 
@@ -139,8 +142,8 @@ class _Found:
         """Whether all copies are the same, bit for bit."""
         if any(spec != self.spec for spec in self.specs):
             return False
-        first = self.loads[0]() if len(self.loads) > 1 else None
-        return first is None or all(first.equal(load()) for load in self.loads[1:])
+        first = memory(self.loads[0]()) if len(self.loads) > 1 else None
+        return first is None or all(first == memory(load()) for load in self.loads[1:])
 
     def sources(self) -> list[tuple[str, Source]]:
         """Each owner's name with its copy."""
@@ -175,18 +178,12 @@ def _average(item: _Found, weights: Sequence[float]) -> Source:
             f"The weights of {item.key} sum to zero, so there is no average.", where=item.where, hint="--extras drop"
         )
     spec = replace(item.spec, dtype=widest(spec.dtype for spec in item.specs))
-    return spec, partial(_mean, tuple(item.loads), tuple(weights[i] / total for i in item.owners))
+    return spec, partial(_mean, tuple(item.loads), tuple(weights[i] / total for i in item.owners), spec.dtype)
 
 
-def _mean(loads: Sequence[Callable[[], Tensor]], shares: Sequence[float]) -> Tensor:
-    import torch
-
-    tensors = [load() for load in loads]
-    total = sum(
-        (tensor.to(torch.float64) * share for tensor, share in zip(tensors, shares, strict=True)),
-        torch.zeros(tensors[0].shape, dtype=torch.float64),
-    )
-    return total.to(reduce(torch.promote_types, (tensor.dtype for tensor in tensors)))
+def _mean(loads: Sequence[Callable[[], Tensor]], shares: Sequence[float], dtype: str) -> Tensor:
+    first, *rest = (exact(load()) * share for load, share in zip(loads, shares, strict=True))
+    return cast(sum(rest, first), dtype)
 
 
 def _some(keys: Sequence[str]) -> str:

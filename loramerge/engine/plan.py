@@ -88,6 +88,11 @@ class Plan:
         return max((job.spec.rank for job in self.jobs), default=0)
 
     @property
+    def arrays(self) -> bool:
+        """Whether numpy does all of the work, and torch is not needed."""
+        return all(job.arrays for job in self.jobs)
+
+    @property
     def grains(self) -> tuple[str, ...]:
         """The grains of the methods at work, each once."""
         return tuple(dict.fromkeys(job.plugin.on for job in self.jobs))
@@ -239,6 +244,7 @@ def _job(
         request.rescale,
         device,
         sum(spec.nbytes for spec in specs.values()),
+        readable=all(adapters[i].arrays for i in owners),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, overload
 
 from loramerge.engine.executors import ordered_map
+from loramerge.errors import BadTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +39,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Done:
-    """One module's result (on the CPU) and what is to be said about it."""
+    """One module's result (on the CPU; numpy arrays where the job took them) and what is to be said about it."""
 
     module: str
     delta: LowRank
@@ -46,11 +48,31 @@ class Done:
 
 def run(plan: Plan, inputs: Inputs) -> Iterator[Done]:
     """Merged modules, in plan order, the same bytes from any executor and any number of workers."""
-    return ordered_map(merge_module, plan.jobs, inputs, kind=plan.executor, workers=plan.workers)
+    kind, workers, torch = plan.executor, plan.workers, not plan.arrays
+    return ordered_map(merge_module, plan.jobs, inputs, kind=kind, workers=workers, torch=torch)
 
 
 def merge_module(job: Job, inputs: Inputs) -> Done:
-    """One job: a pure function of it and of the adapters' files."""
+    """One job: a pure function of it and of the adapters' files. Raises BadTensor where numbers overflow."""
+    import numpy as np
+
+    try:
+        with np.errstate(all="ignore"):
+            done = _merged(job, inputs)
+        if math.isfinite(done.report["norm"]):
+            return done
+    except Exception as error:
+        # numpy and torch have one each for a matrix that has no decomposition, since it is not finite.
+        if not isinstance(error, OverflowError) and not type(error).__name__.endswith("LinAlgError"):
+            raise
+    raise BadTensor(
+        "The merged numbers are larger than float64 can hold.",
+        where=job.module,
+        hint="smaller weights, or a smaller --scale",
+    )
+
+
+def _merged(job: Job, inputs: Inputs) -> Done:
     from loramerge.linalg.measure import norm
     from loramerge.methods._grains import apply
     from loramerge.methods._method import MERGE, Context
@@ -69,7 +91,7 @@ def merge_module(job: Job, inputs: Inputs) -> Done:
     factor = job.scale * (_restoring(mean, size) if job.rescale else 1.0)
     delta = made.delta.times(factor).folded()
     report |= {"rank": delta.rank, "norm": abs(factor) * size, "norm_inputs_mean": mean}
-    return Done(job.module, delta.to(device="cpu"), report)
+    return Done(job.module, delta if job.arrays else delta.to(device="cpu"), report)
 
 
 def _cut(job: Job, outcome: Outcome, metric: Tensor | None) -> Truncated:
@@ -110,13 +132,12 @@ def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> 
     """The job's updates; where a dense matrix would be larger, all at once, else each measured when it is loaded."""
     from loramerge.core.updates import Updates
     from loramerge.linalg.measure import norm
-    from loramerge.linalg.units import nothing
 
     def load(at: int) -> LowRank:
         adapter = adapters[job.members[at]]
         if job.module not in adapter.modules:
-            return nothing(job.spec.shape).to(device=job.device)
-        update = adapter.load(job.module).plain().to(device=job.device)
+            return _nothing(job)
+        update = _read(job, adapter)
         if one_by_one and at not in norms:
             norms[at] = norm(update)
         return update
@@ -124,6 +145,22 @@ def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> 
     one_by_one = sum(job.held) >= min(job.spec.shape)
     lazy = Updates([partial(load, at) for at in range(len(job.held))], job.held, job.spec.shape)
     return lazy if one_by_one else Updates.of(list(lazy))
+
+
+def _read(job: Job, adapter: Adapter) -> LowRank:
+    if job.arrays:
+        return adapter.read(job.module).plain()
+    return adapter.load(job.module).plain().to(device=job.device)
+
+
+def _nothing(job: Job) -> LowRank:
+    from loramerge.linalg.units import nothing
+
+    if not job.arrays:
+        return nothing(job.spec.shape).to(device=job.device)
+    import numpy as np
+
+    return nothing(job.spec.shape, np.empty(0))  # type: ignore[arg-type]
 
 
 class _Statistics(Sequence["Tensor"]):

@@ -49,6 +49,7 @@ def with_base(adapter: Adapter, base: Base) -> Adapter:
         adapter,
         modules={name: exact.get(name, spec) for name, spec in adapter.modules.items()},
         loader=partial(_load, adapter, weights, magnitudes),
+        arrays=None if dora else adapter.arrays,
         extras={key: spec for key, spec in adapter.extras.items() if spec.kind != "magnitude"},
     )
 

@@ -85,7 +85,7 @@ def outline_of(adapter: Adapter) -> Outline:
     return Outline(
         modules=tuple(adapter.modules.values()),
         base=adapter.base,
-        extras=tuple((spec, partial(adapter.load_extra, spec.key)) for spec in adapter.extras.values()),
+        extras=tuple((spec, partial(adapter.read_extra, spec.key)) for spec in adapter.extras.values()),
         config=adapter.config,
         verbatim=True,
     )
@@ -93,7 +93,7 @@ def outline_of(adapter: Adapter) -> Outline:
 
 def updates_of(adapter: Adapter) -> Iterator[tuple[str, LowRank]]:
     """All updates of an adapter, in its order, each read when its turn comes."""
-    return ((name, adapter.load(name)) for name in adapter.modules)
+    return ((name, adapter.read(name)) for name in adapter.modules)
 
 
 FORMATS: Registry[Format] = Registry("loramerge.formats", "FORMAT", "format")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loramerge.core.adapter import DTYPE_BYTES, ExtraSpec, ModuleSpec
+from loramerge.core.arrays import zeros
 from loramerge.core.lowrank import LowRank
 from loramerge.errors import BadConfig, BadTensor, UnsupportedAdapter
 from loramerge.formats._peft_config import Config
@@ -208,7 +209,8 @@ def load_update(fetch: Callable[[str], Tensor], stored: Mapping[str, Stored], mo
     one = stored[module]
     a, b = fetch(one.a), fetch(one.b)
     bias = None if one.bias is None else fetch(one.bias)
-    return LowRank(b=_spread(b, one.blocks) if one.blocks else b.flatten(1), a=a.flatten(1), scale=one.scale, bias=bias)
+    b = _spread(b, one.blocks) if one.blocks else b.reshape(len(b), -1)
+    return LowRank(b=b, a=a.reshape(len(a), -1), scale=one.scale, bias=bias)
 
 
 def load_extra(fetch: Callable[[str], Tensor], disk: Mapping[str, str], key: str) -> Tensor:
@@ -225,7 +227,7 @@ def _spread(b: Tensor, blocks: tuple[bool, ...]) -> Tensor:
     """
     updated = [at for at, on in enumerate(blocks) if on]
     height, rank = b.shape[0] // len(updated), b.shape[1]
-    spread = b.new_zeros(height * len(blocks), rank * len(updated))
+    spread = zeros((height * len(blocks), rank * len(updated)), b)
     for j, block in enumerate(updated):
         rows = slice(j * height, (j + 1) * height)
         spread[block * height : (block + 1) * height, j * rank : (j + 1) * rank] = b[rows, :, 0]

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from loramerge.core.adapter import ExtraSpec, ModuleSpec
+from loramerge.core.arrays import cast, is_finite, namespace, zeros
+from loramerge.core.lowrank import LowRank
 from loramerge.errors import BadOption, BadTensor, IncompatibleError
 from loramerge.formats._format import Outline
 from loramerge.formats._peft_keys import ancestors, disk_key, extra_disk_key
-from loramerge.formats._tensors import is_finite, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,7 @@ class Sheet:
             assert final.scale == (spec.scale if self.outline.verbatim else 1.0), name
             assert final.bias is None or "bias" in shapes, name
             self.ranks[name] = final.rank
-            bias = final.b.new_zeros(spec.out) if final.bias is None else final.bias
+            bias = zeros((spec.out,), final.b) if final.bias is None else final.bias
             stored = {"a": final.a, "b": final.b, "embedding_a": final.a, "embedding_b": final.b, "bias": bias}
             for part, shape in shapes.items():
                 yield disk_key(name, part, self.specs), stored[part].reshape(shape)
@@ -100,33 +101,32 @@ class Sheet:
 
     def settle(self, spec: ModuleSpec, update: LowRank) -> LowRank:
         """The update with its scale folded in, padded, and in its final type; raises BadTensor on overflow."""
-        import torch
-
         if self.outline.pad_rank and update.rank > self.outline.pad_rank:
             raise BadOption(
                 f"{spec.name} has rank {update.rank}, and all ranks were to be {self.outline.pad_rank}.",
                 hint=f"--rank {self.outline.pad_rank}",
             )
         plain = update.scale == 1.0 and update.mid is None
-        folded = update if plain else update.to(dtype=torch.float64).folded()
+        folded = update if plain else update.exact().folded()
         return _cast(_padded(folded, self.least[spec.name]), spec)
 
 
 def _padded(update: LowRank, rank: int) -> LowRank:
     """The same update with at least `rank` units, the new ones zero."""
-    from torch.nn.functional import pad
-
     missing = rank - update.rank
     if missing <= 0:
         return update
-    return replace(update, b=pad(update.b, (0, missing)), a=pad(update.a, (0, 0, 0, missing)))
+    join, (out, in_) = namespace(update.b).concatenate, update.shape
+    b, a = zeros((out, missing), update.b), zeros((missing, in_), update.a)
+    return replace(update, b=join([update.b, b], 1), a=join([update.a, a], 0))
 
 
 def _cast(update: LowRank, spec: ModuleSpec) -> LowRank:
-    cast = update.to(dtype=torch_dtype(spec.dtype))
-    for tensor in (cast.a, cast.b, cast.bias):
+    bias = None if update.bias is None else cast(update.bias, spec.dtype)
+    final = LowRank(cast(update.b, spec.dtype), cast(update.a, spec.dtype), update.scale, bias=bias)
+    for tensor in (final.a, final.b, final.bias):
         if tensor is not None and not is_finite(tensor):
             raise BadTensor(
                 f"The update of {spec.name} holds numbers that {spec.dtype} cannot hold.", hint="a wider --dtype"
             )
-    return cast
+    return final

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from loramerge.core.arrays import memory
 from loramerge.formats._tensors import BITS, dtype_name
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Bounds = Mapping[str, tuple[str, tuple[int, ...]]]
 def write_stream(
     path: Path, bounds: Bounds, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the tensors of `bounds`, each exactly once, as they come; none is kept.
+    """Write the tensors of `bounds`, torch's or numpy's, each exactly once, as they come; none is kept.
 
     Tensors of larger elements go before those of smaller ones, so that all are aligned. Nothing but
     {"format": "pt"} and `metadata` stands in the metadata: the same tensors give the same file.
@@ -81,15 +82,13 @@ class _Parts:
         self.entries: dict[str, tuple[int, str, tuple[int, ...], int, int]] = {}
 
     def add(self, name: str, tensor: Tensor) -> None:
-        import torch
-
         size = tensor.itemsize
         assert name not in self.entries, name
         if size not in self.parts:
             folder = Path(self.file.name).parent
             self.parts[size] = self.stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        self.parts[size].write(data.data)
+        data = memory(tensor)
+        self.parts[size].write(data)
         begin = self.sizes.get(size, 0)
         self.sizes[size] = begin + data.nbytes
         self.entries[name] = (size, dtype_name(tensor.dtype), tuple(tensor.shape), begin, begin + data.nbytes)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loramerge.core.arrays import FLOATS, is_finite, is_tensor, memory, namespace, numpy_type
 from loramerge.errors import BadTensor, FormatError
 from loramerge.formats import _json
 
@@ -35,7 +36,7 @@ BITS |= {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E5M2": 8, "F8_E4M3": 8
 BITS |= {"F8_E5M2FNUZ": 8, "F8_E4M3FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4}
 """The element types a safetensors file may have, and their sizes."""
 
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
+_TORCH = {**FLOATS, "BOOL": "bool", "C64": "complex64"}
 _TORCH |= {f"{kind}{bits}": f"{word}{bits}" for kind, word in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)}
 _TORCH |= {"F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu"}
 _TORCH |= {"F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E4M3FNUZ": "float8_e4m3fnuz"}
@@ -182,24 +183,39 @@ def load(path: Path, name: str) -> Tensor:
     return finite(_read(path, name, slice(None)), name, str(path))
 
 
+def load_array(path: Path, name: str) -> Tensor:
+    """As `load`, as a numpy array."""
+    return finite(_read(path, name, slice(None), _array), name, str(path))
+
+
 def load_rows(path: Path, name: str, rows: slice, *, hint: str) -> Tensor:
     """Some rows of a tensor, as stored; nothing else of it is read. Raises as `load`, with a hint of one's own."""
     return finite(_read(path, name, rows), f"{name}[{rows.start}:{rows.stop}]", str(path), hint)
 
 
-def _read(path: Path, name: str, rows: slice) -> Tensor:
+def _tensor(shape: tuple[int, ...], dtype: str) -> Tensor:
     import torch
 
+    return torch.empty(shape, dtype=torch_dtype(dtype))
+
+
+def _array(shape: tuple[int, ...], dtype: str) -> Tensor:
+    import numpy as np
+
+    return np.empty(shape, numpy_type(_TORCH[dtype]))  # type: ignore[return-value]
+
+
+def _read(path: Path, name: str, rows: slice, new: Callable[[tuple[int, ...], str], Tensor] = _tensor) -> Tensor:
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             start, tensors = _layout(str(path), status.st_size, status.st_mtime_ns)
             shape, begin, end = _part(tensors[name], rows)
-            tensor = torch.empty(shape, dtype=torch_dtype(tensors[name].dtype))
+            array = new(shape, tensors[name].dtype)
             file.seek(start + begin)
-            if file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data) < end - begin:
+            if file.readinto(memory(array)) < end - begin:
                 raise FormatError(f"{name} is cut off.", where=str(path), hint=_AGAIN)
-            return tensor
+            return array
     except (OSError, KeyError) as failure:
         raise FormatError(f"{name} cannot be read: {failure}.", where=str(path)) from None
 
@@ -223,22 +239,19 @@ def _part(entry: Entry, rows: slice) -> tuple[tuple[int, ...], int, int]:
 
 def finite(tensor: Tensor, name: str, where: str, hint: str = _EARLIER) -> Tensor:
     """The tensor itself; raises BadTensor with the number of NaN and infinite elements, if there are any."""
-    if not tensor.is_floating_point():
-        return tensor
-    plain = tensor if tensor.itemsize > 1 else tensor.float()
+    plain = tensor
+    if is_tensor(tensor):
+        if not tensor.is_floating_point():
+            return tensor
+        plain = tensor if tensor.itemsize > 1 else tensor.float()
     if not is_finite(plain):
-        count = int((~plain.isfinite()).sum())
+        count = int((~namespace(plain).isfinite(plain)).sum())
         raise BadTensor(
             f"{name} holds {count:,} elements that are NaN or infinite.",
             where=where,
             hint=hint,
         )
     return tensor
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether no element is NaN or infinite: their sum is not, or, where finite ones overflow it, each is not."""
-    return math.isfinite(tensor.sum()) or bool(tensor.isfinite().all())
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -249,6 +262,6 @@ def torch_dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    """A torch type's name in safetensors; raises KeyError for one that has none."""
+def dtype_name(dtype: Any) -> str:
+    """The name in safetensors of a type of torch's or numpy's; raises KeyError for one that has none."""
     return _SAFETENSORS[str(dtype).removeprefix("torch.")]

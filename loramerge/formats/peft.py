@@ -51,13 +51,16 @@ def read(path: Path, *, name: str | None = None, allow_pickle: bool = False) -> 
     folder = _folder(path)
     config = _peft_config.read(folder / CONFIG)
     weights = _weights(folder, allow_pickle)
-    source = _pickle if weights.name == PICKLE else _tensors
+    pickled = weights.name == PICKLE
+    source = _pickle if pickled else _tensors
     described = describe(config, source.read_header(weights))
-    fetch = partial(source.load, weights)
+    fetch, array = partial(source.load, weights), partial(_tensors.load_array, weights)
     return replace(
         _adapter(config.raw, described, name or folder.resolve().name),
         loader=partial(load_update, fetch, described.stored),
+        arrays=None if pickled else partial(load_update, array, described.stored),
         extra_loader=partial(load_extra, fetch, described.disk),
+        extra_arrays=None if pickled else partial(load_extra, array, described.disk),
         path=folder,
         files=(weights.name, CONFIG),
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from loramerge.core.lowrank import LowRank, common_shape
 from loramerge.linalg.measure import norm
 from loramerge.linalg.truncate import GRAM_LIMIT
-from loramerge.linalg.units import nothing
+from loramerge.linalg.units import bounded, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,7 +188,9 @@ class _Stacked:
         a = rows.double()
         scale = torch.cat([b.new_full((flat.rank,), flat.scale) for flat in flats])
         lengths_b, lengths_a = torch.linalg.vector_norm(b, dim=1), torch.linalg.vector_norm(a, dim=1)
-        alive = scale * lengths_b * lengths_a != 0
+        sizes = scale * lengths_b * lengths_a
+        bounded(float(sizes.abs().sum()))
+        alive = sizes != 0
         counts = [int(part.sum()) for part in alive.split([flat.rank for flat in flats])]
         stops = list(accumulate(counts))
         members = [slice(stop - count, stop) for stop, count in zip(stops, counts, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from loramerge.core.arrays import namespace
 from loramerge.core.lowrank import LowRank, cat
 from loramerge.core.updates import Updates
 from loramerge.linalg.stored import root_of_sum
@@ -31,19 +32,21 @@ def singular_values(delta: LowRank) -> Tensor:
 
 def norm(delta: LowRank) -> float:
     """‖ΔW‖ in Frobenius norm, right also where units cancel. Cost O((out + in) r²), at most O(out · in · r)."""
-    import torch
-
     # Folding the scale into the factors would copy them.
-    flat = LowRank(delta.b, delta.a, mid=delta.mid).to(dtype=torch.float64).plain()
+    flat = LowRank(delta.b, delta.a, mid=delta.mid).exact().plain()
     return abs(delta.scale) * _unscaled_norm(flat)
 
 
 def _unscaled_norm(flat: LowRank) -> float:
     if flat.rank >= min(flat.shape):
-        return float(flat.dense().norm())
+        return _size(flat.dense())
     found = root_of_sum((flat.b.T @ flat.b) * (flat.a @ flat.a.T))
     # QR squares nothing.
-    return float(_core(flat).norm()) if found is None else found
+    return _size(_core(flat)) if found is None else found
+
+
+def _size(matrix: Tensor) -> float:
+    return float(namespace(matrix).linalg.norm(matrix))
 
 
 def inner(x: LowRank, y: LowRank) -> float:
@@ -124,14 +127,11 @@ def numerical_rank(spectrum: Tensor, shape: tuple[int, int]) -> int:
 
 
 def _core(delta: LowRank) -> Tensor:
-    import torch
-
     flat = _exact(delta)
-    core: Tensor = torch.linalg.qr(flat.b).R @ torch.linalg.qr(flat.a.T).R.T
+    qr = namespace(flat.b).linalg.qr
+    core: Tensor = qr(flat.b).R @ qr(flat.a.T).R.T
     return core
 
 
 def _exact(delta: LowRank) -> LowRank:
-    import torch
-
-    return LowRank(b=delta.b, a=delta.a, scale=delta.scale, mid=delta.mid).to(dtype=torch.float64).folded()
+    return LowRank(b=delta.b, a=delta.a, scale=delta.scale, mid=delta.mid).exact().folded()

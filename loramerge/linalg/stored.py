@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
+from loramerge.core.arrays import exact, namespace, numbers
 from loramerge.core.updates import Updates
 from loramerge.linalg.units import total_bias
 
@@ -34,6 +35,11 @@ class Stored:
     scale: Tensor
     bias: Tensor | None
     ranks: tuple[int, ...]
+
+    @property
+    def signs(self) -> Tensor:
+        """(N,) the signs of the scales, 0 for 0."""
+        return namespace(self.scale).sign(self.scale)  # type: ignore[no-any-return]
 
     @cached_property
     def grams(self) -> tuple[Tensor, Tensor]:
@@ -67,26 +73,33 @@ def root_of_sum(products: Tensor) -> float | None:
 
     The sum is off by eps of the largest it could be, and where units cancel that is much of it.
     """
+    xp = namespace(products)
     square = float(products.sum())
-    largest = float(products.diagonal().clamp(min=0).sqrt().sum())
+    largest = float(xp.sqrt(abs(products.diagonal())).sum())
     return math.sqrt(square) if square > CANCELS * largest * largest else None
 
 
 def stored(deltas: Sequence[LowRank]) -> Stored:
     """All units of some updates. Raises ShapeMismatch where their (out, in) differ."""
-    import torch
-
     flat = [_plain(delta) for delta in Updates.of(deltas)]
-    ranks = tuple(delta.rank for delta in flat)
-    # Side by side in the type they are stored in, and then converted in one go: twice as fast.
-    b, a = torch.cat([delta.b for delta in flat], dim=1), torch.cat([delta.a for delta in flat])
-    scale = b.new_tensor([delta.scale for delta in flat], dtype=torch.float64)
-    scale = scale.repeat_interleave(torch.tensor(ranks, device=b.device))
-    return Stored(b.to(torch.float64), a.to(torch.float64), scale, total_bias(flat), ranks)
+    b, a = _side_by_side([delta.b for delta in flat], 1), _side_by_side([delta.a for delta in flat], 0)
+    scale = numbers([delta.scale for delta in flat for _ in range(delta.rank)], b)
+    return Stored(b, a, scale, total_bias(flat), tuple(delta.rank for delta in flat))
+
+
+def _side_by_side(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """In float64, in memory of its own; of one type they are first copied and then converted, twice as fast."""
+    xp = namespace(parts[0])
+    if len({part.dtype for part in parts}) == 1:
+        return exact(xp.concatenate(list(parts), axis))
+    return xp.concatenate([exact(part) for part in parts], axis)  # type: ignore[no-any-return]
 
 
 def blocks(updates: Updates, limit: int) -> Iterator[Stored]:
-    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again."""
+    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again.
+
+    Tensors only.
+    """
     import torch
 
     groups = _groups(updates.ranks, limit)
@@ -111,9 +124,7 @@ def blocks(updates: Updates, limit: int) -> Iterator[Stored]:
 
 
 def _plain(delta: LowRank) -> LowRank:
-    import torch
-
-    return delta if delta.mid is None else delta.to(dtype=torch.float64).plain()
+    return delta if delta.mid is None else delta.exact().plain()
 
 
 def _groups(ranks: Sequence[int], limit: int) -> list[list[int]]:

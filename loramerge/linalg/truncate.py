@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from loramerge.core.arrays import EPS, extremes, lengths, namespace, numbers
 from loramerge.core.lowrank import LowRank
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
 from loramerge.linalg.stored import UNKNOWN, Norms, blocks, stored
-from loramerge.linalg.units import column_lengths, nothing
+from loramerge.linalg.units import bounded, nothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +68,7 @@ class Decomposed:
 
     def keep(self, rank: int) -> LowRank:
         """The first `rank` directions; the singular values are shared equally between b and a."""
-        x, root = self.x[:, :rank], self.lengths[:rank].sqrt()
+        x, root = self.x[:, :rank], self.lengths[:rank] ** 0.5
         longer, shorter = x * root, x / root
         b, a = (shorter, longer.T) if self.flipped else (longer, shorter.T)
         for factor in reversed(self.left):
@@ -79,12 +80,16 @@ class Decomposed:
 
 def settled(b: Tensor, a: Tensor) -> LowRank:
     """b a with the largest entry (the first of equals) of each column of b positive: same inputs, same bytes."""
-    top, low = b.amax(0), -b.amin(0)
-    negative = low > top
-    if bool(((low == top) & (top > 0)).any()):
-        negative = b.gather(0, b.abs().argmax(0, keepdim=True))[0] < 0
-    sign = negative.to(b.dtype) * -2 + 1
-    return LowRank(b=b * sign, a=a * sign[:, None])
+    bounds = enumerate(zip(*(side.tolist() for side in extremes(b)), strict=True))
+    negative = [-low > top or (-low == top and _begins_negative(b[:, j])) for j, (low, top) in bounds]
+    sign = numbers([-1.0 if flip else 1.0 for flip in negative], b)
+    b *= sign
+    a *= sign[:, None]
+    return LowRank(b=b, a=a)
+
+
+def _begins_negative(column: Tensor) -> bool:
+    return float(column[int(abs(column).argmax())]) < 0
 
 
 def truncate_sum(
@@ -126,9 +131,9 @@ def truncate_decomposed(
     spectrum = tuple(found.s.tolist())
     rank = rule.choose(spectrum, ranks)
     lost = sum(value * value for value in reversed(spectrum[rank:]))
-    delta = found.keep(rank) if spectrum else nothing(shape)
+    delta = found.keep(rank) if spectrum else nothing(shape, found.s)
     error = (lost / found.energy) ** 0.5 if spectrum else 0.0
-    norms = Norms(float(found.lengths[:rank].norm()), found.norms)
+    norms = Norms(float((found.lengths[:rank] ** 2).sum()) ** 0.5, found.norms)
     return Truncated(replace(delta, bias=found.bias), error, spectrum, norms)
 
 
@@ -156,19 +161,19 @@ def decompose(deltas: Sequence[LowRank], metric: Tensor | None = None) -> Decomp
 
 
 def _decomposed(gathered: _Gathered, flipped: bool, metric: Tensor | None) -> Decomposed:
-    import torch
-
-    values, vectors = gathered.eigen or torch.linalg.eigh(gathered.gram(metric))
-    s = values.clamp(min=0).sqrt().flip(0)
+    xp = namespace(gathered.core[-1])
+    values, vectors = gathered.eigen or xp.linalg.eigh(gathered.gram(metric))
+    squares = xp.flip(xp.clip(values, 0, None), (0,))
+    s = xp.sqrt(squares)
     # What is left where updates cancel is rounding too, of the units that went in.
-    rounding = 8 * torch.finfo(s.dtype).eps * gathered.sizes if metric is None else 0.0
-    kept = int((s > max(FLOOR * float(s.max()), rounding)).sum()) if s.numel() else 0
-    s, x, energy = s[:kept], vectors.flip(1)[:, :kept], float(values.clamp(min=0).sum())
-    lengths = s if metric is None else (x.T @ gathered.core[0]).norm(dim=1)
+    rounding = 8 * EPS * gathered.sizes if metric is None else 0.0
+    kept = int((s > max(FLOOR * float(s[0]), rounding)).sum()) if len(s) else 0
+    s, x, energy = s[:kept], xp.flip(vectors, (1,))[:, :kept], bounded(float(squares.sum()))
+    uneven = s if metric is None else lengths(x.T @ gathered.core[0], 1)
     left, right = gathered.lift, gathered.core
     if flipped:
         left, right = _transposed(right), _transposed(left)
-    return Decomposed(s, x, left, right, lengths, flipped, energy, gathered.bias, gathered.norms)
+    return Decomposed(s, x, left, right, uneven, flipped, energy, gathered.bias, gathered.norms)
 
 
 def _transposed(factors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -217,24 +222,26 @@ class _Balanced:
 
 def _balanced(updates: Updates, flipped: bool) -> _Balanced:
     units = stored(updates)
+    xp = namespace(units.b)
     b, a = (units.a.T, units.b.T) if flipped else (units.b, units.a)
     outer, inner = reversed(units.grams) if flipped else units.grams
-    left, right = outer.diagonal().sqrt(), inner.diagonal().sqrt()
-    sizes = left * right * units.scale.abs()
-    to_b = (sizes.sqrt() / left).where(sizes > 0, 0.0)
-    to_a = (sizes.sqrt() / right).where(sizes > 0, 0.0) * units.scale.sign()
+    left, right = xp.sqrt(outer.diagonal()), xp.sqrt(inner.diagonal())
+    sizes = left * right * abs(units.scale)
+    living = sizes > 0
+    to_b = xp.where(living, xp.sqrt(sizes) / xp.where(living, left, 1.0), 0.0)
+    to_a = xp.where(living, xp.sqrt(sizes) / xp.where(living, right, 1.0), 0.0) * units.signs
     outer, inner = outer * to_b * to_b[:, None], inner * to_a * to_a[:, None]
-    return _Balanced(b, a, to_b, to_a, outer, inner, float(sizes.sum()), units.bias, units.norms().each)
+    return _Balanced(b, a, to_b, to_a, outer, inner, bounded(float(sizes.sum())), units.bias, units.norms().each)
 
 
 def _by_gram(units: _Balanced) -> _Gathered | None:
     """The orthonormal basis by eigenvectors; None where so much cancels that the Grams have lost the sum's digits."""
-    import torch
-
+    xp = namespace(units.b)
     whiten, back, largest = _gram_basis(units.outer)
-    values, vectors = torch.linalg.eigh(back @ units.inner @ back.T)
-    # What the eigenvalues are off by is rounding of the largest that there could be.
-    if values.numel() and float(values.max()) * 4 < largest * float(torch.linalg.eigvalsh(units.inner).max()):
+    values, vectors = xp.linalg.eigh(back @ units.inner @ back.T)
+    # What the eigenvalues are off by is rounding of the largest that there could be; rows' sums bound that.
+    reached = 4 * float(values.max()) / largest if len(values) else float("inf")
+    if reached < float(abs(units.inner).sum(1).max()) and reached < float(xp.linalg.eigvalsh(units.inner).max()):
         return None
     lift, core = (units.b, units.to_b[:, None] * whiten), (back * units.to_a, units.a)
     return _Gathered(lift, core, units.sizes, units.bias, (values, vectors), units.norms)
@@ -242,9 +249,7 @@ def _by_gram(units: _Balanced) -> _Gathered | None:
 
 def _by_qr(units: _Balanced) -> _Gathered:
     """The orthonormal basis by QR, which squares nothing."""
-    import torch
-
-    q, r = torch.linalg.qr(units.b * units.to_b)
+    q, r = namespace(units.b).linalg.qr(units.b * units.to_b)
     return _Gathered((q,), ((r * units.to_a) @ units.a,), units.sizes, units.bias, norms=units.norms)
 
 
@@ -256,7 +261,7 @@ def _dense(updates: Updates, flipped: bool) -> _Gathered:
         a = units.a * units.scale[:, None]
         total = a.new_zeros(updates.shape) if total is None else total
         total.addmm_(units.b, a)
-        sizes += float((column_lengths(units.b) * torch.linalg.vector_norm(a, dim=1)).sum())
+        sizes += float((lengths(units.b, 0) * lengths(a, 1)).sum())
         biases += [] if units.bias is None else [units.bias]
     assert total is not None
     bias = torch.stack(biases).sum(0) if biases else None
@@ -265,16 +270,15 @@ def _dense(updates: Updates, flipped: bool) -> _Gathered:
 
 def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
     """(w, v, λ) with b = (b w) v, the columns of b w orthonormal, from b's Gram; its largest eigenvalue."""
-    import torch
-
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > torch.finfo(gram.dtype).eps * values.max()
-    root = values[kept].sqrt()
+    values, vectors = namespace(gram).linalg.eigh(gram)
+    kept = values > EPS * values.max()
+    root = values[kept] ** 0.5
     return vectors[:, kept] / root, root[:, None] * vectors[:, kept].T, float(values.max())
 
 
 def _kept(updates: Updates) -> Truncated:
     """All units as they are, scales in b: a power of two, as scales mostly are, rounds nothing."""
     units = stored(updates)
-    norms = units.norms()
-    return Truncated(LowRank(b=units.b.mul_(units.scale), a=units.a, bias=units.bias), 0.0, norms=norms)
+    norms, b = units.norms(), units.b
+    b *= units.scale
+    return Truncated(LowRank(b=b, a=units.a, bias=units.bias), 0.0, norms=norms)

@@ -6,10 +6,12 @@ how they are written down. `balanced` settles |c|, `signed` its sign.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from loramerge.core.arrays import exact, lengths, namespace, numbers
 from loramerge.core.lowrank import LowRank
 
 if TYPE_CHECKING:
@@ -36,11 +38,11 @@ class Units:
 
     def sizes(self) -> Tensor:
         """(N,) the Frobenius norm |a||b| of each unit's product."""
-        return row_lengths(self.a) * row_lengths(self.b)
+        return lengths(self.a, 1) * lengths(self.b, 1)
 
     def balanced(self) -> Units:
         """The same products with |a| = |b|; a unit whose product is zero becomes zero in both halves."""
-        to_a, to_b = balance(row_lengths(self.a), row_lengths(self.b))
+        to_a, to_b = balance(lengths(self.a, 1), lengths(self.b, 1))
         return replace(self, a=self.a * to_a[:, None], b=self.b * to_b[:, None])
 
     def signed(self) -> Units:
@@ -51,7 +53,7 @@ class Units:
 
     def normalized(self) -> Units:
         """Both halves of each unit at length one (products of zero stay zero)."""
-        left, right = row_lengths(self.b), row_lengths(self.a)
+        left, right = lengths(self.b, 1), lengths(self.a, 1)
         return replace(
             self,
             a=self.a / right.where(right > 0, 1.0)[:, None],
@@ -107,7 +109,7 @@ def pool(deltas: Sequence[LowRank]) -> Units:
     """All units of some updates of one shape, scales folded in (√|scale| in both halves, the sign in b)."""
     import torch
 
-    parts = [delta.to(dtype=torch.float64).folded() for delta in deltas]
+    parts = [delta.exact().folded() for delta in deltas]
     return Units(
         a=torch.cat([part.a for part in parts]).contiguous(),
         b=torch.cat([part.b.T for part in parts]).contiguous(),
@@ -117,33 +119,33 @@ def pool(deltas: Sequence[LowRank]) -> Units:
 
 def total_bias(deltas: Sequence[LowRank]) -> Tensor | None:
     """Σ scaleᵢ · biasᵢ in float64; None where no update has a bias."""
-    import torch
-
-    parts = [delta.bias.to(torch.float64) * delta.scale for delta in deltas if delta.bias is not None]
-    return torch.stack(parts).sum(0) if parts else None
+    parts = [exact(delta.bias) * delta.scale for delta in deltas if delta.bias is not None]
+    return namespace(parts[0]).stack(parts).sum(0) if parts else None
 
 
-def nothing(shape: tuple[int, int]) -> LowRank:
-    """The update zero of that (out, in), in float64: one unit of zeros, since an update has a rank."""
-    import torch
+def nothing(shape: tuple[int, int], like: Tensor | None = None) -> LowRank:
+    """The update zero of that (out, in), in float64: one unit of zeros, since an update has a rank.
 
-    return LowRank(b=torch.zeros(shape[0], 1, dtype=torch.float64), a=torch.zeros(1, shape[1], dtype=torch.float64))
+    A tensor on the CPU, or an array like another.
+    """
+    if like is None:
+        import torch
+
+        like = torch.empty(0)
+    b, a = (numbers([0.0] * side, like) for side in shape)
+    return LowRank(b=b[:, None], a=a[None])
 
 
-def column_lengths(b: Tensor) -> Tensor:
-    """(N,) the lengths of the columns of b; torch's norm along the first side takes several times as long."""
-    return b.square().sum(0).sqrt()
+def bounded(total: float) -> float:
+    """The number; raises OverflowError where adding up its parts has left the range of float64."""
+    if not math.isfinite(total):
+        raise OverflowError
+    return total
 
 
 def balance(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """What halves of these lengths are multiplied by to be of one length; 0 for both where the product is zero."""
+    xp = namespace(a)
     alive = (a > 0) & (b > 0)
-    return (b / a).sqrt().where(alive, 0.0), (a / b).sqrt().where(alive, 0.0)
-
-
-def row_lengths(rows: Tensor) -> Tensor:
-    """(N,) the lengths of the rows."""
-    import torch
-
-    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return lengths
+    ratio = xp.where(alive, b, 1.0) / xp.where(alive, a, 1.0)
+    return xp.where(alive, xp.sqrt(ratio), 0.0), xp.where(alive, xp.sqrt(1 / ratio), 0.0)

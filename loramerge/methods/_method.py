@@ -59,11 +59,9 @@ class Outcome:
     @property
     def delta(self) -> LowRank:
         """The sum of the parts as one update, in float64."""
-        import torch
-
         from loramerge.core.lowrank import cat
 
-        return cat([part.to(dtype=torch.float64) for part in self.parts])
+        return cat([part.exact() for part in self.parts])
 
     def dense(self) -> Tensor:
         """The result as an (out, in) matrix in float64, biases left out: for references and small modules."""
@@ -105,6 +103,8 @@ class Method:
     - `weights`: what each update counts for when nobody says: "mean" 1/n, "sum" 1.
     - `needs`: names of statistics of each adapter that the method cannot do without ("grams", …).
     - `random`: it draws random numbers, so `Context.keys` is filled in.
+    - `arrays`: `apply` takes numpy arrays for factors as well as tensors, so that torch need not be imported.
+      A method that only weighs its updates (`copies` 0) sees none of them, and need not say so.
     - `copies`: how many matrices of the size of its inputs it holds at once, for the plan's memory: of tiles on
       "entries", of all factors in float64 elsewhere. 0 for one that only weighs updates and never asks for `gram`.
     - `bound(options, ranks)`: the most units an "own" method returns for a module whose updates have
@@ -131,6 +131,7 @@ class Method:
     needs: tuple[str, ...] = ()
     random: bool = False
     copies: int = 3
+    arrays: bool = False
     least: int = 1
     most: int | None = None
     ordered: bool = False
@@ -140,6 +141,11 @@ class Method:
     label: Callable[[Any], str] | None = None
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     breaks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether numpy arrays will do."""
+        return self.arrays or (self.on == "coefficients" and self.copies == 0)
 
     @property
     def counts_zeros(self) -> bool:

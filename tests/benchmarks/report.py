@@ -68,10 +68,11 @@ def body_rows(rows: Sequence[Row], script: str) -> list[Row]:
 
 def _machine(rows: Sequence[Row]) -> str:
     row = rows[-1]
+    counts = sorted({str(each["threads"]) for each in rows if "threads" in each})
     versions = row["versions"]
     tools = ", ".join(f"{name} {versions[name]}" for name in ("loramerge", "torch", "peft") if name in versions)
     load = f"; load {row['load_before']} before, {row['load_after']} after" if "load_before" in row else ""
-    threads = f"; {row['threads']} threads" if "threads" in row else ""
+    threads = f"; {' and '.join(counts)} threads" if counts else ""
     return f"{row['at']}, {row['cpu']} with {row['cores']} cores, Python {row['python']}, {tools}{threads}{load}"
 
 
@@ -110,8 +111,8 @@ def truncate(rows: Sequence[Row]) -> str:
 
 def llama(rows: Sequence[Row]) -> str:
     """Whole processes, their memory, and the floor."""
-    found = newest(rows, "llama", "dtype")
-    by = {(row["dtype"], row["way"]): row for row in found}
+    found = newest(rows, "llama", "dtype", "threads")
+    by = {(row["dtype"], row["threads"], row["way"]): row for row in found}
     lines = []
     for row in found:
         if row["way"].startswith("floor") or row["way"].endswith("in steps"):
@@ -119,28 +120,31 @@ def llama(rows: Sequence[Row]) -> str:
         name = row["way"].split()[1].strip(",")
         ours = _beside(rows, row, f"ours {name}")
         ratio = _times(row["wall_s"] / ours["wall_s"]) if ours and row is not ours else ""
-        lines.append([row["dtype"], row["way"], _seconds(row), _seconds(row, "cpu"), f"{row['peak_mb']:.0f}", ratio])
-    header = ["type", "whole process", "s", "CPU s", "peak MB", "times ours"]
+        first = [row["dtype"], row["threads"], row["way"]]
+        lines.append([*first, _seconds(row), _seconds(row, "cpu"), f"{row['peak_mb']:.0f}", ratio])
+    header = ["type", "threads", "whole process", "s", "CPU s", "peak MB", "times ours"]
     goals = "Wanted: PEFT's linear 5×, its cat 4×; ours at most 500 MB in bf16."
     return f"{_table(header, lines)}\n\n{goals}\n\n{_floors(by)}" if lines else ""
 
 
 def _beside(rows: Sequence[Row], row: Row, way: str) -> Row | None:
     """The row of another way in the same run: only those can be compared."""
-    run = [each for each in rows if all(each.get(key) == row.get(key) for key in ("bench", "dtype", "load_before"))]
+    same = ("bench", "dtype", "threads", "load_before")
+    run = [each for each in rows if all(each.get(key) == row.get(key) for key in same)]
     return next((each for each in run if each["way"] == way), None)
 
 
-def _floors(by: Mapping[tuple[str, str], Row]) -> str:
+def _floors(by: Mapping[tuple[str, int, str], Row]) -> str:
     lines = []
-    for (dtype, way), row in by.items():
+    for (dtype, threads, way), row in by.items():
         if way.endswith(", in steps"):
             name = way.removeprefix("ours ").removesuffix(", in steps")
-            least = by[dtype, f"floor of {name}"]
-            exact = by.get((dtype, "ours linear, in steps"))
+            least = by[dtype, threads, f"floor of {name}"]
+            exact = by.get((dtype, threads, "ours linear, in steps"))
             lines.append(
                 [
                     dtype,
+                    threads,
                     name,
                     f"{row['import_s']:.2f}",
                     f"{row['merge_s']:.2f}",
@@ -149,7 +153,16 @@ def _floors(by: Mapping[tuple[str, str], Row]) -> str:
                     _times(row["merge_s"] / exact["merge_s"]) if exact else "",
                 ]
             )
-    header = ["type", "method", "import s", "read, hash, merge, write s", "floor s", "times the floor", "times linear"]
+    header = [
+        "type",
+        "threads",
+        "method",
+        "import s",
+        "read, hash, merge, write s",
+        "floor s",
+        "times the floor",
+        "times linear",
+    ]
     goals = "Wanted: at most 4× the floor, which reads the inputs and writes the output; knots at most 2× linear."
     return f"{_table(header, lines)}\n\n{goals}"
 
@@ -209,25 +222,23 @@ def plan(rows: Sequence[Row]) -> str:
 
 def workers(rows: Sequence[Row]) -> str:
     """How the merge step scales."""
-    found = newest(rows, "workers", "method", "modules")
-    alone = {row["method"]: row["merge_s"] for row in found if row["way"] == "1 workers"}
+    found = [row for row in newest(rows, "workers", "method", "modules", "step") if "step" in row]
+    alone = {(row["method"], row["step"]): row["merge_s"] for row in found if row["way"] == "1 workers"}
     lines = [
         [
             row["method"],
             row["modules"],
+            "whole merge" if row["step"] == "merge" else "modules alone",
             row["way"].split()[0],
             f"{row['merge_s']:.2f}",
-            f"{alone[row['method']] / row['merge_s']:.2f}",
+            f"{alone[row['method'], row['step']] / row['merge_s']:.2f}",
         ]
         for row in found
-        if row["method"] in alone
+        if (row["method"], row["step"]) in alone
     ]
+    header = ["method", "modules", "step", "workers", "s", "times as fast as one"]
     goals = "Wanted: 1.6 with two workers, on a machine that does nothing else."
-    return (
-        f"{_table(['method', 'modules', 'workers', 'merge s', 'times as fast as one'], lines)}\n\n{goals}"
-        if lines
-        else ""
-    )
+    return f"{_table(header, lines)}\n\n{goals}" if lines else ""
 
 
 def mergekit(rows: Sequence[Row]) -> str:

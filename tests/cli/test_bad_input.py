@@ -350,8 +350,11 @@ ROWS = [
     Row("a picture nowhere", given.two, "compare ./a ./b --plot no/x.png", 2, "no such folder", "{work}/no", "mkdir"),
     Row("advice on what disagrees", given.other_shape, "advise ./a ./b", 4, "8×8 and linear 8×16", "a, b", "one base"),
     # Methods and what they are asked for
+    Row("a weight too large", given.two, "merge ./a ./b -w 1e308 -w 1", 2, "weight of 1e+308 is out", "./a", "1e+20"),
+    Row("a weight too small", given.two, "merge ./a ./b -w 1 -w 1e-300", 2, "weight of 1e-300 is out", "./b", "1e+20"),
+    Row("a scale too large", given.two, "merge ./a ./b --scale 1e300", 2, "scale of 1e+300 is out", "", "1e+20"),
     Row("weights that sum to zero", given.two, "merge ./a ./b -w 1 -w -1 --normalize", 2, "sum to zero"),
-    Row("a weight that is no number", given.two, "merge ./a ./b -w nan -w 1", 2, "weight of nan", "", "-w 0.3"),
+    Row("a weight that is no number", given.two, "merge ./a ./b -w nan -w 1", 2, "weight of nan", "./a", "0.3"),
     Row("a weight of no adapter, in a rule", given.two, "merge ./a ./b --for *.q:weight.c=1", 2, "'c'", "*.q", "a, b"),
     Row("density 0", given.two, "merge ./a ./b --method ties -O density=0", 2, "density is 0.0, outside", "", "0.2"),
     Row(

@@ -29,6 +29,11 @@ def dense(deltas):
     return sum(delta.to(dtype=torch.float64).dense() for delta in deltas)
 
 
+def as_arrays(deltas):
+    """The same updates in numpy's arrays."""
+    return [LowRank(d.b.numpy(), d.a.numpy(), d.scale, bias=None if d.bias is None else d.bias.numpy()) for d in deltas]
+
+
 def error(delta, want):
     return float((delta.dense() - want).norm() / want.norm())
 
@@ -182,6 +187,35 @@ def test_a_middle_factor_is_multiplied_in(draw):
     cut = truncate_sum([update, draw(8, scale=0.0)], 5).delta
 
     assert error(cut, update.dense()) <= 1e-12
+
+
+@pytest.mark.parametrize(("shape", "ranks", "rank"), [case for case in CASES if "dense" not in case.id])
+def test_arrays_give_what_tensors_give(sums, shape, ranks, rank):
+    deltas = sums(shape, ranks)
+    if sum(ranks) >= min(shape):
+        pytest.skip("a dense sum is formed by torch")
+
+    for rule in (parse(str(rank)), parse("energy:0.9"), parse("sum")):
+        want, found = truncate_sum(deltas, rule), truncate_sum(as_arrays(deltas), rule)
+
+        assert type(found.delta.b).__module__ == "numpy"
+        assert found.delta.rank == want.delta.rank
+        assert error(want.delta, torch.from_numpy(found.delta.dense())) <= 1e-9
+        assert found.relative_error == pytest.approx(want.relative_error, rel=1e-6, abs=1e-8)
+        assert found.norms.total == pytest.approx(want.norms.total, rel=1e-9)
+        assert found.norms.each == pytest.approx(want.norms.each, rel=1e-9)
+
+
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.0, 0.0), (1.0, -1.0 + 1e-9)], ids=["cancel", "none", "nearly"])
+def test_arrays_that_cancel_are_what_tensors_that_cancel_are(draw, weights):
+    update = draw(5, (30, 40), bias=True)
+    deltas = [update.times(weight) for weight in weights]
+
+    want, found = truncate_sum(deltas, 3), truncate_sum(as_arrays(deltas), 3)
+
+    assert found.delta.rank == want.delta.rank
+    torch.testing.assert_close(torch.from_numpy(found.delta.dense()), want.delta.dense(), rtol=1e-6, atol=1e-14)
+    torch.testing.assert_close(torch.from_numpy(found.delta.bias), want.delta.bias)
 
 
 @pytest.mark.parametrize("rank", ["3", "20", "sum"])

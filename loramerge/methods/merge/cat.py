@@ -32,15 +32,18 @@ class Options:
 
 def concatenate(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
     """Σ wᵢ ΔWᵢ of rank Σ rᵢ, units balanced, in float64."""
+    from loramerge.core.arrays import lengths
     from loramerge.core.lowrank import LowRank
     from loramerge.core.updates import Updates
     from loramerge.linalg.stored import stored
-    from loramerge.linalg.units import balance, column_lengths, row_lengths
+    from loramerge.linalg.units import balance
 
     units = stored(Updates.of(updates).weighted(context.weights))
-    norms, size = units.norms(), units.scale.abs().sqrt()
-    to_a, to_b = (factor * size for factor in balance(row_lengths(units.a), column_lengths(units.b)))
-    b, a = units.b.mul_(to_b * units.scale.sign()), units.a.mul_(to_a[:, None])
+    norms, size = units.norms(), abs(units.scale) ** 0.5
+    to_a, to_b = (factor * size for factor in balance(lengths(units.a, 1), lengths(units.b, 0)))
+    b, a = units.b, units.a
+    b *= to_b * units.signs
+    a *= to_a[:, None]
     return Outcome([LowRank(b=b, a=a, bias=units.bias)], weights=context.weights, norms=norms)
 
 
@@ -49,6 +52,7 @@ METHOD = Method(
     Options,
     source="https://arxiv.org/abs/2410.13025",
     rank="own",
+    arrays=True,
     weights="sum",
     breaks={"idempotence": "it sums: n copies are n times the update, unless weights say otherwise"},
 )
