@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """safetensors' floating types that factors may have, and their names in torch and numpy."""
 
+_FOLD = 32
+"""Rows that are laid side by side, where numpy looks for extremes."""
+
+_ROWS = 256
+"""Rows of a matrix that numpy adds a product to at once."""
+
 EPS = 2.0**-52
 """The rounding of float64, relative."""
 
@@ -110,6 +116,27 @@ def memory(array: Tensor) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def tensor(array: Tensor) -> Tensor:
+    """The array as torch's, in the same memory."""
+    if is_tensor(array):
+        return array
+    import numpy as np
+    import torch
+
+    if array.dtype == numpy_type("bfloat16"):
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)  # type: ignore[call-overload]
+    return torch.from_numpy(array)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left · right, without a second matrix of its size."""
+    if is_tensor(total):
+        total.addmm_(left, right)
+        return
+    for start in range(0, len(total), _ROWS):
+        total[start : start + _ROWS] += left[start : start + _ROWS] @ right
+
+
 def extremes(columns: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest and the largest entry of each column."""
     xp = namespace(columns)
@@ -120,7 +147,3 @@ def extremes(columns: Tensor) -> tuple[Tensor, Tensor]:
         low, top = (f(wide, 0).reshape(_FOLD, width) for f in (xp.amin, xp.amax))
         columns = xp.concatenate([low, top, rest])
     return xp.amin(columns, 0), xp.amax(columns, 0)
-
-
-_FOLD = 32
-"""Rows that are laid side by side."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from loramerge.core.arrays import exact, namespace
+from loramerge.core.arrays import exact, namespace, tensor
 from loramerge.errors import ShapeMismatch
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class LowRank:
     """ΔW = scale · b @ (mid @) a, the update one LoRA module adds to one weight.
 
-    The factors are torch's tensors; numpy arrays where that is enough (see `core.arrays`), which all that is
-    defined here takes as well, but for `to`.
+    The factors are torch's tensors, or numpy arrays where that is enough (see `core.arrays`); `to` gives tensors
+    in any case.
 
     Shapes: b (out, r), a (r, in), mid (r, r') with a (r', in) where there is one (a Tucker core, a
     diagonal, a learnt r×r matrix). `bias` (out,) is LoRA's own bias update, also times `scale`.
@@ -58,13 +58,10 @@ class LowRank:
         return int(self.b.shape[0]), int(self.a.shape[1])
 
     def to(self, *, dtype: dtype | None = None, device: device | str | None = None) -> LowRank:
-        """The same update with factors of another dtype or on another device."""
-
-        def move(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.to(dtype=dtype, device=device)
-
-        b, a = self.b.to(dtype=dtype, device=device), self.a.to(dtype=dtype, device=device)
-        return LowRank(b, a, self.scale, move(self.mid), move(self.bias))
+        """The same update with torch's tensors of another dtype or on another device."""
+        mid, bias = (None if t is None else tensor(t).to(dtype=dtype, device=device) for t in (self.mid, self.bias))
+        b, a = (tensor(t).to(dtype=dtype, device=device) for t in (self.b, self.a))
+        return LowRank(b, a, self.scale, mid, bias)
 
     def exact(self) -> LowRank:
         """The same update in float64."""

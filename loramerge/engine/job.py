@@ -60,8 +60,7 @@ class Job:
     @property
     def arrays(self) -> bool:
         """Whether numpy does the work: what needs no more starts seconds earlier than torch does."""
-        small = sum(self.held) < min(self.spec.shape)
-        return self.readable and self.plugin.takes_arrays and small and self.device == "cpu" and not self.metric
+        return self.readable and self.plugin.takes_arrays and self.device == "cpu" and not self.metric
 
     @property
     def memory(self) -> int:

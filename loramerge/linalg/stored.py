@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
-from loramerge.core.arrays import exact, namespace, numbers
+from loramerge.core.arrays import exact, namespace, numbers, zeros
 from loramerge.core.updates import Updates
 from loramerge.linalg.units import total_bias
 
@@ -27,7 +27,7 @@ CANCELS = 2.0**-12
 class Stored:
     """N units in float64: Σ_j scale_j b_j a_j, with b (out, N), a (N, in), `scale` (N,); the sum of their biases.
 
-    `ranks` says how many units each update has. The memory is the holder's to write into.
+    `ranks` says how many units each update has. A single update in float64 is not copied.
     """
 
     b: Tensor
@@ -88,20 +88,17 @@ def stored(deltas: Sequence[LowRank]) -> Stored:
 
 
 def _side_by_side(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """In float64, in memory of its own; of one type they are first copied and then converted, twice as fast."""
+    """In float64; of one type they are first copied and then converted, twice as fast."""
     xp = namespace(parts[0])
+    if len(parts) == 1:
+        return exact(parts[0])
     if len({part.dtype for part in parts}) == 1:
         return exact(xp.concatenate(list(parts), axis))
     return xp.concatenate([exact(part) for part in parts], axis)  # type: ignore[no-any-return]
 
 
 def blocks(updates: Updates, limit: int) -> Iterator[Stored]:
-    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again.
-
-    Tensors only.
-    """
-    import torch
-
+    """The units of all updates in turn, at most `limit` (or one update's) at once, in memory that is used again."""
     groups = _groups(updates.ranks, limit)
     width, buffers = max(map(sum, groups)), None
     loads = iter(updates)
@@ -110,8 +107,8 @@ def blocks(updates: Updates, limit: int) -> Iterator[Stored]:
         for delta in islice(loads, len(ranks)):
             flat = _plain(delta)
             if buffers is None:
-                (out, in_), new = updates.shape, torch.zeros((), dtype=torch.float64, device=flat.b.device).new_empty
-                buffers = new(out, width), new(width, in_), new(width)
+                (out, in_), like = updates.shape, numbers([], flat.b)
+                buffers = zeros((out, width), like), zeros((width, in_), like), zeros((width,), like)
             units = slice(at, at + flat.rank)
             buffers[0][:, units] = flat.b
             buffers[1][units] = flat.a

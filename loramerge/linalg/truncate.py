@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from loramerge.core.arrays import EPS, extremes, lengths, namespace, numbers
+from loramerge.core.arrays import EPS, add_product, extremes, lengths, namespace, numbers, zeros
 from loramerge.core.lowrank import LowRank
 from loramerge.core.updates import Updates
 from loramerge.linalg.ranks import RankRule
@@ -140,7 +140,7 @@ def truncate_decomposed(
 def decomposed_dense(total: Tensor, bias: Tensor | None = None, metric: Tensor | None = None) -> Decomposed:
     """The decomposition of a matrix (out, in) in float64 that is there as it is; else as `decompose`."""
     flipped = total.shape[0] > total.shape[1] and metric is None
-    return _decomposed(_Gathered((), (total.T.contiguous() if flipped else total,), 0.0, bias), flipped, metric)
+    return _decomposed(_Gathered((), (total.T if flipped else total,), 0.0, bias), flipped, metric)
 
 
 def decompose(deltas: Sequence[LowRank], metric: Tensor | None = None) -> Decomposed:
@@ -254,18 +254,16 @@ def _by_qr(units: _Balanced) -> _Gathered:
 
 
 def _dense(updates: Updates, flipped: bool) -> _Gathered:
-    import torch
-
     total, sizes, biases = None, 0.0, []
     for units in blocks(updates, BLOCK):
         a = units.a * units.scale[:, None]
-        total = a.new_zeros(updates.shape) if total is None else total
-        total.addmm_(units.b, a)
+        total = zeros(updates.shape, a) if total is None else total
+        add_product(total, units.b, a)
         sizes += float((lengths(units.b, 0) * lengths(a, 1)).sum())
         biases += [] if units.bias is None else [units.bias]
     assert total is not None
-    bias = torch.stack(biases).sum(0) if biases else None
-    return _Gathered((), (total.T.contiguous() if flipped else total,), sizes, bias)
+    bias = namespace(biases[0]).stack(biases).sum(0) if biases else None
+    return _Gathered((), (total.T if flipped else total,), sizes, bias)
 
 
 def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -279,6 +277,4 @@ def _gram_basis(gram: Tensor) -> tuple[Tensor, Tensor, float]:
 def _kept(updates: Updates) -> Truncated:
     """All units as they are, scales in b: a power of two, as scales mostly are, rounds nothing."""
     units = stored(updates)
-    norms, b = units.norms(), units.b
-    b *= units.scale
-    return Truncated(LowRank(b=b, a=units.a, bias=units.bias), 0.0, norms=norms)
+    return Truncated(LowRank(b=units.b * units.scale, a=units.a, bias=units.bias), 0.0, norms=units.norms())

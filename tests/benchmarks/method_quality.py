@@ -46,7 +46,7 @@ class Case:
         weight = 1.0 if MERGE[self.method].weights == "sum" else 1 / len(tasks)
         setting = Setting(self.method, self.options, [weight] * len(tasks), ranks.parse(self.rank))
         made = plan(adapters, Request(setting), workers=1)
-        return {done.module: done.delta for done in run(made, Inputs(adapters))}
+        return {done.module: done.delta.to(dtype=torch.float64) for done in run(made, Inputs(adapters))}
 
 
 def cases(rank: int) -> list[Case]:

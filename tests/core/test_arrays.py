@@ -63,6 +63,26 @@ def test_extremes_are_those_of_each_column(rows):
         assert top.tolist() == numbers.max(0).tolist()
 
 
+@pytest.mark.parametrize("rows", [3, 256, 600])
+def test_products_are_added_in_place(rows):
+    draw = np.random.default_rng(0)
+    total, left, right = draw.standard_normal((rows, 4)), draw.standard_normal((rows, 2)), draw.standard_normal((2, 4))
+
+    for array, b, a in zip(both(total), both(left), both(right), strict=True):
+        copy = array + 0
+        arrays.add_product(copy, b, a)
+        assert np.allclose(copy, total + left @ right, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_an_array_is_a_tensor_of_the_same_numbers_in_the_same_memory(dtype):
+    array, tensor = both(NUMBERS, dtype)
+
+    assert arrays.tensor(tensor) is tensor
+    assert torch.equal(arrays.tensor(array), tensor)
+    assert arrays.tensor(array).data_ptr() == array.ctypes.data
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_lengths_are_euclidean(axis):
     for kind in both(NUMBERS):

@@ -39,12 +39,10 @@ def concatenate(updates: Sequence[LowRank], options: Options, context: Context) 
     from loramerge.linalg.units import balance
 
     units = stored(Updates.of(updates).weighted(context.weights))
-    norms, size = units.norms(), abs(units.scale) ** 0.5
+    size = abs(units.scale) ** 0.5
     to_a, to_b = (factor * size for factor in balance(lengths(units.a, 1), lengths(units.b, 0)))
-    b, a = units.b, units.a
-    b *= to_b * units.signs
-    a *= to_a[:, None]
-    return Outcome([LowRank(b=b, a=a, bias=units.bias)], weights=context.weights, norms=norms)
+    balanced = LowRank(b=units.b * (to_b * units.signs), a=units.a * to_a[:, None], bias=units.bias)
+    return Outcome([balanced], weights=context.weights, norms=units.norms())
 
 
 METHOD = Method(
