@@ -145,14 +145,14 @@ def family_of(module: str, base: str | None = None) -> str:
     `base` is a base model or a `model_type`, whose scheme is asked first; then all are, in the
     catalog's order. A name that none knows is its own family, less its numbers.
     """
+    return next((family for pattern, family in _patterns(base) if matches(pattern, module)), suffix(module))
+
+
+@lru_cache(maxsize=1 << 10)
+def _patterns(base: str | None) -> tuple[tuple[str, str], ...]:
     own = architecture(base)
-    patterns = (*(own.patterns if own else ()), *_all_patterns())
-    return next((family for pattern, family in patterns if matches(pattern, module)), suffix(module))
-
-
-@cache
-def _all_patterns() -> tuple[tuple[str, str], ...]:
-    return tuple(dict.fromkeys(pair for scheme in architectures().values() for pair in scheme.patterns))
+    others = (pair for scheme in architectures().values() for pair in scheme.patterns)
+    return tuple(dict.fromkeys((*(own.patterns if own else ()), *others)))
 
 
 def _tupled(entry: Mapping[str, Any]) -> dict[str, Any]:

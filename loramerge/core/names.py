@@ -31,6 +31,7 @@ class Place(NamedTuple):
     expert: int | None
 
 
+@lru_cache(maxsize=1 << 16)
 def canonical(path: str) -> str:
     """The path without what PEFT, torch.compile, FSDP and activation checkpointing put around modules."""
     return _PEFT.sub("", ".".join(part for part in path.split(".") if part not in _WRAPPERS))
@@ -53,6 +54,7 @@ def _is_index(part: str) -> bool:
     return part.isascii() and part.isdigit() and len(part) < 10
 
 
+@lru_cache(maxsize=1 << 16)
 def natural(name: str) -> NaturalKey:
     """A sort key that reads digits as numbers: "task2" before "task10". Different names never tie."""
     pieces = re.split(r"([0-9]+)", name)
