@@ -200,6 +200,8 @@ def test_what_cannot_be_is_refused_with_what_could(written, line, complaint, hin
         ("adapters: [{ref: [x]}]", "which is not a text"),
         ("adapters: [{ref: ./a, weight: yes}]", "weight is True"),
         ("adapters: [{ref: ./a, weight: .inf}]", "weight of inf has no meaning"),
+        ("adapters: [{ref: ./a, weight: 1.0e+30}]", r"weight of 1e\+30 is out of range"),
+        ("adapters: [{ref: ./a, weight: 1.0e-30}]", "weight of 1e-30 is out of range"),
         ("adapters: [{ref: ./a, weight: heavy}]", "weight is 'heavy'"),
         ("adapters: [{ref: ./a, wieght: 1}]", "no option 'wieght'"),
         ("adapters: [{ref: ./a, name: [x]}]", "name is"),

@@ -37,8 +37,6 @@ def test_nothing_given_is_nothing_known():
         (["chat=1", "chat=2"], "chat has two weights", ""),
         (["chat=much"], "'much' is not a weight", "-w 0.3"),
         (["chat="], "'' is not a weight", "-w 0.3"),
-        (["chat=nan"], "weight of nan", "-w 0.3"),
-        (["chat=-inf"], "weight of -inf", "-w 0.3"),
     ],
 )
 def test_what_is_no_weight_of_these_is_refused(texts, complaint, hint):
