@@ -7,8 +7,6 @@ been looked through.
 
 from __future__ import annotations
 
-import pickletools
-import zipfile
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -18,6 +16,8 @@ from loramerge.errors import BadTensor, FormatError, UnsafePickle
 from loramerge.formats._tensors import Entry, Header, check_name, check_shape, dtype_name, finite
 
 if TYPE_CHECKING:
+    from zipfile import ZipFile
+
     from torch import Tensor
 
 MAX_BYTES = 8_000_000_000
@@ -101,8 +101,10 @@ def _load(path: str, size: int, changed: int) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in state.items()}
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+def _open(path: Path) -> ZipFile:
     """The container, after a look at its list; raises UnsafePickle for what torch.save does not write."""
+    import zipfile  # most adapters are no pickles, and to look at one is to be quick
+
     size = path.stat().st_size
     try:
         archive = zipfile.ZipFile(path)
@@ -125,6 +127,8 @@ def _plain(name: str) -> bool:
 
 def _texts(path: Path) -> Iterator[str]:
     """All texts in the pickle's program, read without running it."""
+    import pickletools
+
     with _open(path) as archive:
         programs = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
         for entry in programs:
