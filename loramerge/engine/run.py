@@ -86,7 +86,8 @@ def _merged(job: Job, inputs: Inputs) -> Done:
     made = _cut(job, outcome, _metric(job, inputs)) if method.rank == "free" else _whole(outcome)
     if method.rank == "free":
         report["relative_error"] = made.relative_error
-    mean = _mean_norm(updates, norms, outcome.weights, made.norms)
+    having = [at for at, member in enumerate(job.members) if job.module in inputs.adapters[member].modules]
+    mean = _mean_norm(updates, having, norms, outcome.weights, made.norms)
     size = norm(made.delta) if made.norms.total is None else made.norms.total
     factor = job.scale * (_restoring(mean, size) if job.rescale else 1.0)
     delta = made.delta.times(factor).folded()
@@ -109,18 +110,24 @@ def _whole(outcome: Outcome) -> Truncated:
     return Truncated(outcome.delta, 0.0, norms=outcome.norms)
 
 
-def _mean_norm(updates: Updates, norms: dict[int, float], weights: Sequence[float] | None, known: Norms) -> float:
-    """The mean of the updates' norms, of which those that came out of the merge are not measured again."""
+def _mean_norm(
+    updates: Updates,
+    having: Sequence[int],
+    norms: dict[int, float],
+    weights: Sequence[float] | None,
+    known: Norms,
+) -> float:
+    """The mean norm of the updates that are there; what came out of the merge is not measured again."""
     from loramerge.linalg.measure import norm
 
     counted = [at for at, weight in enumerate(weights or ()) if weight != 0]
     for at, size in zip(counted, known.each, strict=False):
         if weights and size is not None:
             norms.setdefault(at, size / abs(weights[at]))
-    for at in range(len(updates)):
+    for at in having:
         if at not in norms:
             norms[at] = norm(updates[at])
-    return sum(norms[at] for at in range(len(updates))) / len(updates)
+    return sum(norms[at] for at in having) / len(having)
 
 
 def _restoring(wanted: float, norm: float) -> float:

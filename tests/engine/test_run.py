@@ -152,6 +152,14 @@ def test_numbers_that_overflow_are_an_error_that_names_the_module(made, method):
     assert caught.value.where == "embed"
 
 
+@pytest.mark.parametrize("method", ["linear", "ema", "ties", "knots"])
+def test_the_mean_norm_is_that_of_the_updates_there_are(made, method):
+    """Also for methods that are handed an update of zero where an adapter lacks a module."""
+    for name, done in merged(made, method, rank="sum").items():
+        sizes = [np.linalg.norm(one.dense(name)) for one in made if name in one.updates]
+        assert done.report["norm_inputs_mean"] == pytest.approx(np.mean(sizes)), name
+
+
 def test_the_scale_of_a_result_is_folded_into_its_factors(made):
     found = merged(made, weights=WEIGHTS, scale=-0.5)
 
