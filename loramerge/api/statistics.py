@@ -18,8 +18,8 @@ from loramerge.workspace.references import is_path
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
-    from loramerge.training.data import Batches
-    from loramerge.training.model import Model
+    from loramerge.models.text import Batches
+    from loramerge.models.model import Model
     from loramerge.training.statistics import Measurement
 
 OUT = Path("stats.safetensors")
@@ -72,8 +72,8 @@ def stats(
     from loramerge.engine.executors import one_thread
     from loramerge.engine.plan import resolve_device
     from loramerge.training.choose import choose
-    from loramerge.training.data import check_text
-    from loramerge.training.model import open_model
+    from loramerge.models.text import check_text
+    from loramerge.models.model import open_model
     from loramerge.training.statistics import Measurement, check_likelihood
 
     source, target = (session.workspace.root / path.expanduser() for path in (text, out))
@@ -97,7 +97,7 @@ def stats(
 
 def _batches(model: Model, source: Path, *, max_length: int, **sizes: Any) -> Batches:
     """The text in lots that the model takes."""
-    from loramerge.training.data import read_lines, tokenized
+    from loramerge.models.text import read_lines, tokenized
 
     return tokenized(model.tokenizer, read_lines(source), max_length=min(max_length, model.longest), **sizes)
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from loramerge.core.names import first_match, matches, natural, suffix
 from loramerge.errors import BadOption, IncompatibleError
-from loramerge.training.layers import EMBEDDING, kind_of
+from loramerge.models.layers import EMBEDDING, kind_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from loramerge.core.adapter import Adapter
-    from loramerge.training.model import Model
+    from loramerge.models.model import Model
 
 
 def choose(model: Model, like: Adapter | None, patterns: Sequence[str]) -> dict[str, nn.Module]:

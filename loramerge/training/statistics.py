@@ -21,13 +21,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loramerge.errors import BadOption
-from loramerge.training import layers
+from loramerge.models import layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from loramerge.training.data import Batches
-    from loramerge.training.model import Model
+    from loramerge.models.text import Batches
+    from loramerge.models.model import Model
 
 Shapes = dict[tuple[str, str], tuple[int, ...]]
 Progress = Callable[[int, int], None]

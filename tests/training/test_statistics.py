@@ -18,8 +18,8 @@ from loramerge.errors import BadOption, IncompatibleError, MissingExtra, ShapeMi
 from loramerge.formats._format import open_adapter
 from loramerge.formats._statistics import read_statistics
 from loramerge.training.choose import choose
-from loramerge.training.data import tokenized
-from loramerge.training.model import open_model
+from loramerge.models.text import tokenized
+from loramerge.models.model import open_model
 from loramerge.training.statistics import Measurement, log_likelihood
 
 QV = ("*.q_proj", "*.v_proj")

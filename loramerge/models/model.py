@@ -24,7 +24,7 @@ from loramerge.errors import (
     UnsupportedAdapter,
 )
 from loramerge.registry import near
-from loramerge.training.layers import kind_of, shape_of
+from loramerge.models.layers import kind_of, shape_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from loramerge.training.layers import base_of, kind_of, rows_in, rows_out, shape_of
+from loramerge.models.layers import base_of, kind_of, rows_in, rows_out, shape_of
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (2, 3, 6)),
