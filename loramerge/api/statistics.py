@@ -18,8 +18,8 @@ from loramerge.workspace.references import is_path
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.core.adapter import Adapter
-    from loramerge.models.text import Batches
     from loramerge.models.model import Model
+    from loramerge.models.text import Batches
     from loramerge.training.statistics import Measurement
 
 OUT = Path("stats.safetensors")
@@ -71,9 +71,9 @@ def stats(
     """
     from loramerge.engine.executors import one_thread
     from loramerge.engine.plan import resolve_device
-    from loramerge.training.choose import choose
-    from loramerge.models.text import check_text
     from loramerge.models.model import open_model
+    from loramerge.models.text import check_text
+    from loramerge.training.choose import choose
     from loramerge.training.statistics import Measurement, check_likelihood
 
     source, target = (session.workspace.root / path.expanduser() for path in (text, out))

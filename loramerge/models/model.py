@@ -23,8 +23,8 @@ from loramerge.errors import (
     ShapeMismatch,
     UnsupportedAdapter,
 )
-from loramerge.registry import near
 from loramerge.models.layers import kind_of, shape_of
+from loramerge.registry import near
 
 if TYPE_CHECKING:
     from torch import nn

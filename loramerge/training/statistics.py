@@ -26,8 +26,8 @@ from loramerge.models import layers
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from loramerge.models.text import Batches
     from loramerge.models.model import Model
+    from loramerge.models.text import Batches
 
 Shapes = dict[tuple[str, str], tuple[int, ...]]
 Progress = Callable[[int, int], None]

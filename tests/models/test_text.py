@@ -6,8 +6,8 @@ import pytest
 from bases import LINES
 
 from loramerge.errors import FormatError
-from loramerge.models.text import read_lines, tokenized
 from loramerge.models.model import open_model
+from loramerge.models.text import read_lines, tokenized
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from loramerge.core.provenance import sha256_file
 from loramerge.errors import BadOption, IncompatibleError, MissingExtra, ShapeMismatch, UnsupportedAdapter
 from loramerge.formats._format import open_adapter
 from loramerge.formats._statistics import read_statistics
-from loramerge.training.choose import choose
-from loramerge.models.text import tokenized
 from loramerge.models.model import open_model
+from loramerge.models.text import tokenized
+from loramerge.training.choose import choose
 from loramerge.training.statistics import Measurement, log_likelihood
 
 QV = ("*.q_proj", "*.v_proj")
