@@ -39,7 +39,7 @@ MAY_IMPORT = {
     | {"core", "linalg", "formats", "methods", "hub", "workspace", "engine", "recipe", "__init__"}
     | {"models", "training", "evaluation"},
     "search": _L0 | {"core", "methods", "evaluation", "recipe", "api"},
-    "report": _L0 | {"core", "linalg", "formats", "methods", "workspace", "api"},
+    "report": _L0 | {"core", "linalg", "formats", "methods", "engine", "recipe", "workspace", "api"},
     "demo": _L0 | {"core", "formats", "hub", "api"},
     "cli": {"*"},
 }

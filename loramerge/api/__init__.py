@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loramerge.api.advising import advise as advise
     from loramerge.api.comparing import compare as compare
+    from loramerge.api.evaluating import Evaluated as Evaluated
+    from loramerge.api.evaluating import Sweep as Sweep
+    from loramerge.api.evaluating import evaluate as evaluate
     from loramerge.api.lineage import log as log
     from loramerge.api.lineage import rebuild as rebuild
     from loramerge.api.look import inspect as inspect
@@ -40,17 +43,22 @@ if TYPE_CHECKING:
     from loramerge.api.sources import search as search
     from loramerge.api.sources import verify as verify
     from loramerge.api.statistics import stats as stats
+    from loramerge.api.suite import Asked as Asked
     from loramerge.api.units import assemble as assemble
     from loramerge.api.units import decompose as decompose
 
 _WHERE = {
+    "Asked": "suite",
+    "Evaluated": "evaluating",
     "Merged": "making",
     "Session": "session",
+    "Sweep": "evaluating",
     "advise": "advising",
     "assemble": "units",
     "compare": "comparing",
     "decompose": "units",
     "ema": "path",
+    "evaluate": "evaluating",
     "inspect": "look",
     "interpolate": "path",
     "lego": "making",

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.core.catalog import bases, canonical_base, same_base
 from loramerge.errors import BadOption, BaseMismatch, IncompatibleError, NotFound
+from loramerge.hub.reference import parse
 from loramerge.methods._method import MERGE
 from loramerge.options import pairs
+from loramerge.workspace.references import is_path
 
 if TYPE_CHECKING:
     from loramerge.api.opening import Opened
@@ -71,6 +73,17 @@ def open_weights(session: Session, text: str) -> Base:
     from loramerge.formats._base import open_base
 
     return open_base(_at(session, text))
+
+
+def folder(session: Session, text: str) -> tuple[Path, str]:
+    """The folder of a base model, fetched where it is a repo's, and its name: the folder's own, or the repo's."""
+    local = _at(session, text)
+    if is_path(text) or local.is_dir():
+        return local, local.resolve().name
+    from loramerge.hub.base import fetch_base
+
+    found = parse(text)
+    return fetch_base(session.hub, found), found.repo
 
 
 def _at(session: Session, text: str) -> Path:

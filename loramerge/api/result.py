@@ -68,7 +68,7 @@ def write(session: Session, work: Prepared, target: Path, *, force: bool = False
 
     with new_folder(target, force) as folder, _beside(partial(lineage_of, work)) as hashing:
         with one_thread(torch=not work.plan.arrays):
-            extras = _extras(work)
+            extras = extras_of(work)
             modules: dict[str, Any] = {}
             outline, updates = outline_of(work, extras), _updates(session, work, modules, hashing)
             if copied := lone(work):
@@ -207,7 +207,7 @@ def _updates(
         yield done.module, done.delta
 
 
-def _extras(work: Prepared) -> Extras:
+def extras_of(work: Prepared) -> Extras:
     """What the result carries beside updates; of adapters that count for nothing only what is asked for by name."""
     from loramerge.engine.extras import merge_extras
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loramerge.api import basing
 from loramerge.api.opening import open_ref
 from loramerge.api.units import write_copy
 from loramerge.errors import BadOption, NotFound, OutputExists
-from loramerge.hub.reference import parse
-from loramerge.workspace.references import is_path
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
@@ -82,7 +81,7 @@ def stats(
     device = resolve_device(session.device)
     sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_length": max_length, "batch_size": batch_size}
     with one_thread(), _examples(session, ref, like, allow_pickle) as (adapter, applied):
-        folder, known = _base(session, base)
+        folder, known = basing.folder(session, base)
         model = open_model(folder, adapter, applied=applied, dtype=dtype, seed=seed)
         if fisher:
             check_likelihood(model)
@@ -152,17 +151,6 @@ def _headless(adapter: Adapter) -> Adapter:
     if any(spec.kind == "saved" for spec in adapter.extras.values()):
         return adapter
     return replace(adapter, config={**adapter.config, "task_type": None, "modules_to_save": None})
-
-
-def _base(session: Session, text: str) -> tuple[Path, str]:
-    """The folder of a base, and its name: a folder's own, or the repo's."""
-    local = session.workspace.root / Path(text).expanduser()
-    if is_path(text) or local.is_dir():
-        return local, local.resolve().name
-    from loramerge.hub.base import fetch_base
-
-    found = parse(text)
-    return fetch_base(session.hub, found), found.repo
 
 
 def _notes(work: Measurement) -> Iterator[str]:

@@ -50,6 +50,56 @@ rank = click.option("--rank", metavar="RULE", help="N, max, sum, energy:T, elbow
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 
 
+def evaluating(function: F) -> F:
+    """The options of every command that runs a base model on tasks."""
+    for option in reversed(_EVALUATING):
+        function = option(function)
+    return function
+
+
+_EVALUATING = [
+    click.option("--base", required=True, metavar="DIR", help="The base model: a folder, or a Hub repo."),
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        required=True,
+        metavar="[NAME=]TASK",
+        help="A folder, or KIND:FILE; repeatable.",
+    ),
+    click.option("--split", metavar="NAME", help="Which file of a task's folder.  [default: test]"),
+    click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N items of each task."),
+    click.option(
+        "--rows-taken",
+        "part",
+        type=click.Choice(["all", "even", "odd"]),
+        default="all",
+        show_default=True,
+        help="Of those all, or every other one: choose on even ones, report odd ones.",
+    ),
+    click.option(
+        "-T", "--task-option", "task_options", multiple=True, metavar="KEY=VALUE", help="An option of a kind of task."
+    ),
+    click.option(
+        "--heads",
+        type=click.Choice(["each", "own"]),
+        default="each",
+        show_default=True,
+        help="each: a candidate's own task head. own: on each task the head of the source trained for it.",
+    ),
+    click.option("--own", multiple=True, metavar="TASK=NAME", help="Which source a task belongs to."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["F32", "BF16", "F16"], case_sensitive=False),
+        default="F32",
+        show_default=True,
+        help="What the model computes in.",
+    ),
+    click.option("--rows", type=click.IntRange(1), metavar="N", help="Rows of activations in a pass."),
+    click.option("--no-check", is_flag=True, help="Let candidates pass that change no output."),
+]
+
+
 def making(function: F) -> F:
     """The options of every command that makes one adapter of several."""
     for option in reversed(_MAKING):

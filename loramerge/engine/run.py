@@ -79,7 +79,7 @@ def _merged(job: Job, inputs: Inputs) -> Done:
 
     method = MERGE[job.method]
     norms: dict[int, float] = {}
-    updates = _updates(job, inputs.adapters, norms)
+    updates = updates_of(job, inputs.adapters, norms)
     data = {name: _Statistics(job, inputs, name) for name in method.needs}
     outcome = apply(method, updates, job.options, Context(job.module, job.weights, job.seed, data=data))
     report: dict[str, Any] = {"adapters": len(updates), "rank_in": sum(job.ranks), **outcome.report}
@@ -135,7 +135,7 @@ def _restoring(wanted: float, norm: float) -> float:
     return wanted / norm if norm > 0 else 1.0
 
 
-def _updates(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> Updates:
+def updates_of(job: Job, adapters: Sequence[Adapter], norms: dict[int, float]) -> Updates:
     """The job's updates; where a dense matrix would be larger, all at once, else each measured when it is loaded."""
     from loramerge.core.updates import Updates
     from loramerge.linalg.measure import norm

@@ -1,0 +1,79 @@
+"""What `eval` and `tune` share: from options to one call of the library, and how scores are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from loramerge import options
+from loramerge.cli._session import session
+from loramerge.errors import BadOption
+
+if TYPE_CHECKING:
+    from loramerge.api.suite import Asked
+    from loramerge.cli._output import Output
+
+
+def evaluate(refs: Sequence[str], values: dict[str, Any]) -> None:
+    """Score what the flags say and show it."""
+    with session() as (work, out):
+        from loramerge import api
+
+        asked = asked_of(values)
+        pairs = {name: value.split("|") for name, value in options.pairs(values.pop("pairs")).items()}
+        if ks := values.pop("ks"):
+            pairs["k"] = ks.split(",")
+        sweep = api.Sweep(
+            methods=[name for text in values.pop("methods") for name in text.split(",")],
+            options=pairs,
+            ranks=_listed(values.pop("ranks")),
+            scales=[options.convert(text, float, "--scale") for text in _listed(values.pop("scales"))],
+            points=values.pop("points"),
+            coefficients=values.pop("coefficients"),
+            sources=not values.pop("no_sources"),
+            base=values.pop("with_base"),
+        )
+        made = api.evaluate(work, refs, asked, sweep, **values)
+        show(out, made.data)
+        if made.path:
+            out.hint(f"loramerge report {made.path.name} -o report.html")
+
+
+def asked_of(values: dict[str, Any]) -> Asked:
+    """The tasks and the base that the flags name; takes them out of the flags."""
+    from loramerge import api
+
+    names = ("base", "tasks", "split", "limit", "part", "heads", "dtype", "rows")
+    given = {name: values.pop(name) for name in names}
+    own = options.pairs(values.pop("own"), "--own TASK=NAME")
+    kind = options.pairs(values.pop("task_options"), "-T block=64")
+    return api.Asked(**given, own=own, options=kind, check=not values.pop("no_check"))
+
+
+def show(out: Output, data: Mapping[str, Any]) -> None:
+    """A row for each candidate: its score on every task, with what it may be off by, and the mean."""
+    found = {(row["candidate"], row["task"]): row for row in data["scores"]}
+    means = {row["candidate"]: row for row in data["means"]}
+    rows = []
+    for candidate in data["candidates"]:
+        name = candidate["name"]
+        row: dict[str, Any] = {"candidate": name}
+        row |= {task["name"]: _interval(found[name, task["name"]]) for task in data["tasks"]}
+        rows.append(row | ({"share of own": _interval(means[name])} if means else {}))
+    title = ", ".join(f"{task['name']}: {task['metric']} of {task['rows']}" for task in data["tasks"])
+    out.table(rows, id="candidate", title=title, data=dict(data))
+    for note in data["notes"]:
+        out.note(note)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return "–"
+    return f"{row['value']:.4g} ({row['low']:.3g}–{row['high']:.3g})"
+
+
+def _listed(text: str | None) -> list[str]:
+    found = [part.strip() for part in text.split(",")] if text else []
+    if not all(found):
+        raise BadOption(f"{text!r} is no list.", hint="8,16")
+    return found

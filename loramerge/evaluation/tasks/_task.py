@@ -1,0 +1,91 @@
+"""What a kind of task is: items made ready for a model, how they are run, and how what was observed is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from loramerge.errors import IncompatibleError
+from loramerge.evaluation.passes import Lot, Run
+from loramerge.registry import Registry
+
+if TYPE_CHECKING:
+    from loramerge.evaluation._files import Data
+    from loramerge.evaluation.metrics import Metric
+    from loramerge.models.model import Model
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Items of a task, tokenised for one model.
+
+    `run` makes observations (R numbers an item) of inputs; `metrics` score them, the first of them being the
+    task's. `items` says how many there are; lots number them from 0.
+    """
+
+    lots: Sequence[Lot]
+    run: Run
+    metrics: Sequence[Metric]
+    items: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of task.
+
+    `prepare(data, items, model, options)` takes the items with these numbers. `model`: the PEFT task type of the
+    class that it needs (None: whatever the adapter says). `count(data, model)`: how many items there are.
+    `heads`: a classifier's head decides, so candidates need one.
+    """
+
+    prepare: Callable[[Data, Sequence[int], Model, Any], Prepared]
+    options: type
+    count: Callable[[Data, Model, Any], int]
+    model: str | None = None
+    heads: bool = False
+
+
+TASKS: Registry[Task] = Registry("loramerge.evaluation.tasks", "TASK", "kind of task")
+"""Kinds of tasks."""
+
+
+def rows_of(data: Data, model: Model, options: Any) -> int:
+    """As many items as rows."""
+    return len(data.rows)
+
+
+def lots_of(
+    items: Iterable[tuple[int, Mapping[str, Sequence[int]]]], *, cost: Callable[[Mapping[str, Sequence[int]]], int]
+) -> list[Lot]:
+    """Items, each some lists of numbers, in lots in which every list has one length: nothing is padded."""
+    import torch
+
+    def shape(item: tuple[int, Mapping[str, Sequence[int]]]) -> tuple[int, ...]:
+        return tuple(len(value) for value in item[1].values())
+
+    found = []
+    for _, same in groupby(sorted(items, key=lambda item: (shape(item), item[0])), key=shape):
+        lot = list(same)
+        inputs = {name: torch.tensor([fields[name] for _, fields in lot]) for name in lot[0][1]}
+        found.append(Lot(tuple(at for at, _ in lot), inputs, cost(lot[0][1])))
+    return found
+
+
+def encoded(model: Model, texts: Sequence[str], max_length: int | None, **options: Any) -> list[dict[str, list[int]]]:
+    """What the tokenizer makes of each text, without what the model does not take."""
+    kept = {"truncation": True, "max_length": max_length} if max_length else {}
+    found = model.tokenizer(list(texts), **kept, verbose=False, **options)
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in found]
+    names = [name for name in names if name in model.takes]
+    return [dict(zip(names, values, strict=True)) for values in zip(*(found[name] for name in names), strict=True)]
+
+
+def check_causal(model: Model, kind: str) -> None:
+    """Raises IncompatibleError for a model that does not predict tokens."""
+    if model.task != "CAUSAL_LM":
+        raise IncompatibleError(
+            f"A {kind} task needs a model that predicts tokens, and this is a {model.task} one.", where=model.where
+        )
