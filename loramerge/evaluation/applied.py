@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from loramerge.core.arrays import tensor
@@ -60,8 +61,11 @@ class Applied:
         self.candidates = list(candidates)
         self.there = {canonical(name): one for name, one in module.named_modules()}
         self.where = where
+        self.apart = False
+        self._plans: dict[tuple[int, ...], tuple[list[Site], set[str]]] = {}
         for candidate in candidates:
             check(candidate, self.there, where)
+        self.candidates = [self._tied(candidate) for candidate in candidates]
         self.sites = [self._site(name) for name in self._names()]
 
     def _names(self) -> list[str]:
@@ -77,30 +81,59 @@ class Applied:
         pack = bank.pack(weight.dtype, weight.device) if bank.units else None
         return Site(name, module, bank, replaced, magnitudes, pack)
 
+    def _tied(self, candidate: Candidate) -> Candidate:
+        """The candidate with its trained tokens wherever the weight is in use: in a tied head too, as PEFT has it."""
+        if not candidate.rows:
+            return candidate
+        ties: dict[int, list[str]] = {}
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if canonical(name).rpartition(".")[0] in self.there:
+                ties.setdefault(id(parameter), []).append(canonical(name))
+        same = {name: names for names in ties.values() for name in names}
+        rows = {tied: rows for name, rows in candidate.rows.items() for tied in same.get(name, [name])}
+        return replace(candidate, rows={**rows, **candidate.rows})
+
     @property
     def alone(self) -> bool:
-        """Whether a pass may hold one candidate only: rows of experts come in an order that nobody can tell."""
-        return any(place(site.name).expert is not None for site in self.sites)
+        """Whether a pass may hold one candidate only: what some modules are given are no rows of candidates.
+
+        Rows of experts come in an order that nobody can tell, and an embedding inside a block is given distances.
+        """
+        places = [(place(site.name), kind_of(site.module)) for site in self.sites]
+        return self.apart or any(
+            at.expert is not None or (kind == EMBEDDING and at.layer is not None) for at, kind in places
+        )
 
     @contextmanager
     def on(self, chosen: Sequence[int]) -> Iterator[None]:
         """Candidates with these numbers are on the model meanwhile, in this order."""
         layout = Layout(tuple(chosen))
-        sites = [site for site in self.sites if any(site.changes(at) for at in layout.chosen)]
-        differing = {site.name for site in sites if len({site.signature(at) for at in layout.chosen}) > 1}
-        names = [name for name, module in self.module.named_modules() if canonical(name) in differing]
+        sites, differing = self._plan(layout.chosen)
         with ExitStack() as stack:
             for site in sites:
                 hook = _hook(site, layout, site.name in differing)
                 stack.callback(site.module.register_forward_hook(hook).remove)
-            stack.enter_context(share(self.module, layout, names))
+            stack.enter_context(share(self.module, layout, [self._paths[name] for name in differing]))
             yield
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        """Canonical name → the name of the module in this model."""
+        return {canonical(name): name for name, _ in self.module.named_modules()}
+
+    def _plan(self, chosen: tuple[int, ...]) -> tuple[list[Site], set[str]]:
+        """The modules that some candidate changes, and the names of those at which they are not all the same."""
+        if chosen not in self._plans:
+            sites = [site for site in self.sites if any(site.changes(at) for at in chosen)]
+            differing = {site.name for site in sites if len({site.signature(at) for at in chosen}) > 1}
+            self._plans[chosen] = sites, differing
+        return self._plans[chosen]
 
 
 def _hook(site: Site, layout: Layout, differs: bool) -> Callable[..., Tensor]:
     def hook(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
         layout.differed |= differs
-        return _changed(site, layout, given[0], output)
+        return _changed(site, layout, differs, given[0], output)
 
     return hook
 
@@ -146,11 +179,21 @@ def _replaced(candidate: Candidate, name: str, module: nn.Module) -> dict[str, T
     return found
 
 
-def _changed(site: Site, layout: Layout, x: Tensor, y: Tensor) -> Tensor:
-    """What the module of `site` gives with every candidate's change on its own rows."""
-    if x.shape[0] % layout.count or x.shape[0] < layout.count:
-        # Places, say, which are the same for every row: each candidate makes its own of them.
-        x, y = (part.expand(layout.count, *part.shape[1:]).contiguous() for part in (x, y))
+class Apart(Exception):  # noqa: N818: nothing is wrong, the pass is to be made with one candidate after another
+    """A module is given what is no rows of candidates."""
+
+
+def _changed(site: Site, layout: Layout, differs: bool, x: Tensor, y: Tensor) -> Tensor:
+    """What the module of `site` gives with every candidate's change on its own rows. Raises Apart."""
+    rows = layout.own * layout.count
+    if len(x) % rows:
+        # Places, say, which are the same for every row.
+        if not differs:
+            layout = Layout(layout.chosen[:1], len(x))
+        elif len(x) == 1 and kind_of(site.module) == EMBEDDING:
+            x, y = (part.expand(rows, *part.shape[1:]).contiguous() for part in (x, y))
+        elif layout.count > 1:
+            raise Apart
     y = _replacing(site, layout, x, y)
     if site.pack is None:
         return y
@@ -212,12 +255,13 @@ def _add_biases(site: Site, layout: Layout, y_rows: Tensor) -> None:
 
 def _adding_to_embedding(site: Site, layout: Layout, x: Tensor, y: Tensor) -> Tensor:
     """Σ c · scale · (A's columns of the tokens)ᵀ Bᵀ: only the tokens' columns are touched."""
+    factor = getattr(site.module, "embed_scale", 1.0)  # what some models multiply their embeddings by
     for at, tokens, rows in zip(layout.here, x.chunk(layout.count), y.chunk(layout.count), strict=True):
         for unit, weight in site.bank.terms[at]:
             place_ = site.bank.places[unit.key]
             units = slice(site.pack.starts[place_], site.pack.starts[place_ + 1])
             low = site.pack.a[units][:, tokens.flatten()].T
-            rows += (weight * unit.update.scale * (low @ site.pack.b[units])).view(rows.shape).to(rows.dtype)
+            rows += (factor * weight * unit.update.scale * (low @ site.pack.b[units])).view(rows.shape).to(rows.dtype)
     return y
 
 

@@ -175,7 +175,9 @@ def interval(samples: Samples, level: float = 0.95) -> tuple[Array, Array]:
     known = np.isfinite(samples.value) & np.isfinite(samples.draws).any(1)
     low, high = np.full((2, len(known)), np.nan)
     if known.any():
-        low[known], high[known] = np.nanquantile(samples.draws[known], [tail, 1 - tail], axis=1)
+        # One of the draws, never a number between two: they may be infinite.
+        low[known] = np.nanquantile(samples.draws[known], tail, axis=1, method="lower")
+        high[known] = np.nanquantile(samples.draws[known], 1 - tail, axis=1, method="higher")
     single = known & (low == high)
     unseen = 1 - tail ** (1 / samples.items)
     least, most = samples.bounds
@@ -202,16 +204,17 @@ def difference(a: Samples, b: Samples) -> Samples:
 
 
 def ratio(samples: Samples, own: Samples) -> Samples:
-    """Each candidate's score over the source's own, on the same draws; the inverse where less is better.
+    """Each candidate's score over that of one source, on the same draws; the inverse where less is better.
 
     So 1 is as good as the source and more is better. NaN where the source's own score is not above 0; draws in
     which it is not are left out of the interval.
     """
     pairs = [(samples.value, own.value), (samples.draws, own.draws)]
     value, draws = (_over(x, y) if samples.higher else _over(y, x) for x, y in pairs)
-    least, most = (bound / float(own.value[0]) if own.value[0] > 0 else np.nan for bound in samples.bounds)
-    bounds = (least, most) if samples.higher else (1 / most, 1 / least)
-    return Samples(value, draws, samples.items, True, bounds)
+    edges = np.array(samples.bounds)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        least, most = edges / own.value[0] if samples.higher else own.value[0] / edges[::-1]
+    return Samples(value, draws, samples.items, True, (float(least), float(most)))
 
 
 def average(tasks: Sequence[Samples]) -> Samples:

@@ -31,7 +31,7 @@ class Rules:
 
     `rungs`: shares of the rows after which candidates are dropped, rising to 1. `keep`: the share that goes on in
     any case. `level`: how sure it must be that a candidate is worse than the leader before more are dropped.
-    `most`: the cost that is not exceeded; one candidate always runs to the end.
+    `most`: the cost that is kept to, but for the first rung and for one candidate, which always runs to the end.
     """
 
     rungs: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -50,10 +50,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Standing:
-    """After so many rows: a candidate's score, how far behind the best it is (≥ 0), and the interval of each.
-
-    `behind`: whether it is proven worse than the best, or no number at all.
-    """
+    """After so many rows: a candidate's score, how far behind the best it is (≥ 0), and the interval of each."""
 
     candidate: int
     rows: int
@@ -66,6 +63,7 @@ class Standing:
 
     @property
     def behind(self) -> bool:
+        """Whether it is proven worse than the best, or no number at all."""
         return not self.gap_low <= 0
 
 
@@ -121,7 +119,7 @@ def race(count: int, rows: int, rules: Rules, score: Score, *, known: Collection
 def _standing(running: Sequence[int], rows: int, samples: Samples, level: float) -> list[Standing]:
     """All that run, best first, each compared with the best."""
     sign = 1.0 if samples.higher else -1.0
-    order = np.argsort(-sign * samples.value).tolist()  # NaN comes last
+    order = np.argsort(-sign * samples.value, kind="stable").tolist()  # NaN comes last
     best = samples.take(order[:1])
     gaps = difference(best, samples) if samples.higher else difference(samples, best)
     shared = 1 - 2 * (1 - level) / max(1, len(running) - 1)

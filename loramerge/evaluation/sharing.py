@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Layout:
     """What a pass holds: the chosen candidates, one after another, each with the same number of rows.
 
-    While `shared`, they are still the same and only the rows of the first are there. `differed`: in this forward
-    pass they have become different.
+    `rows` is how many rows the model was given, those of all candidates. While `shared`, they are still the same
+    and only the rows of the first are there. `differed`: in this forward pass they have become different.
     """
 
     chosen: tuple[int, ...] = ()
+    rows: int = 0
     shared: bool = False
     differed: bool = False
 
@@ -37,6 +38,11 @@ class Layout:
     def count(self) -> int:
         """How many they are."""
         return len(self.here)
+
+    @property
+    def own(self) -> int:
+        """The rows of one candidate."""
+        return self.rows // len(self.chosen)
 
 
 def first_stack(module: nn.Module) -> tuple[str, list[nn.Module]]:
@@ -51,64 +57,101 @@ def first_stack(module: nn.Module) -> tuple[str, list[nn.Module]]:
 
 @contextmanager
 def share(module: nn.Module, layout: Layout, differing: list[str]) -> Iterator[None]:
-    """Hooks on the first stack of blocks of a model, where candidates differ at modules of these names."""
+    """Hooks that count a pass's rows, and on the first stack of blocks, where candidates differ at modules so named."""
     name, blocks = first_stack(module)
     inside = [int(one.removeprefix(f"{name}.").split(".")[0]) for one in differing if one.startswith(f"{name}.")]
     # The last block at least has to run for all: what follows expects the rows of all.
-    depth = min([*inside, len(blocks) - 1])
-    if depth <= 0 or len(layout.chosen) == 1:
-        yield
-        return
+    depth = min([*inside, len(blocks) - 1]) if len(layout.chosen) > 1 else 0
     inner = getattr(module, "base_model", module)
+    narrowed = _Narrowed(layout)
     with ExitStack() as stack:
         for start in {id(one): one for one in (module, inner)}.values():
-            stack.callback(start.register_forward_pre_hook(_beginning(layout)).remove)
-        for at, block in enumerate(blocks[:depth]):
-            hook = _narrowing(layout, first=at == 0)
+            stack.callback(start.register_forward_pre_hook(_beginning(layout), with_kwargs=True).remove)
+        for at, block in enumerate(blocks[: max(0, depth)]):
+            hook = _narrowing(layout, narrowed, first=at == 0)
             stack.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.callback(blocks[depth].register_forward_pre_hook(_widening(layout), with_kwargs=True).remove)
+        if depth > 0:
+            hook = _widening(layout, narrowed)
+            stack.callback(blocks[depth].register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield
 
 
 def _beginning(layout: Layout) -> Callable[..., None]:
-    def hook(module: nn.Module, args: Any) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         layout.shared = layout.differed = False
+        layout.rows = len(_first((*args, *kwargs.values())))
 
     return hook
 
 
-def _narrowing(layout: Layout, *, first: bool) -> Callable[..., Any]:
+class _Narrowed:
+    """What the blocks below the first difference are given instead of the tensors of all rows."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def begin(self) -> None:
+        """A new forward pass, with other tensors."""
+        self.known = {}
+
+    def of(self, value: Tensor) -> Tensor:
+        """The first candidate's rows, of a tensor that has all candidates' and the same for each; else the tensor.
+
+        Tables of places or heads are told from rows by that, as large as they may be.
+        """
+        if id(value) not in self.known:
+            # Kept with the original, so that no other tensor can get its id meanwhile.
+            self.known[id(value)] = value, self._cut(value)
+        return self.known[id(value)][1]
+
+    def _cut(self, value: Tensor) -> Tensor:
+        count = len(self.layout.chosen)
+        if not len(value) or len(value) % self.layout.rows:
+            return value
+        first, *others = value.chunk(count)
+        return first if all(first.equal(other) for other in others) else value
+
+    def was(self, value: Tensor) -> bool:
+        """Whether a tensor is one of those that blocks are given as they are: with the rows of all."""
+        return id(value) in self.known
+
+
+def _narrowing(layout: Layout, narrowed: _Narrowed, *, first: bool) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if first:
-            layout.shared = not layout.differed  # by what comes before the blocks
-        if not layout.shared:
-            return None
-        count = len(layout.chosen)
-        rows = _rows(args, kwargs) // (count if first else 1)
-        return _each((args, kwargs), lambda value: value[:rows] if value.shape[0] == rows * count else value)
+            narrowed.begin()
+            hidden = _first((*args, *kwargs.values()))
+            # Differed: by what comes before the blocks. Tokens without a text that they belong to cannot be told apart.
+            layout.shared = not layout.differed and len(hidden) == layout.rows and hidden.ndim > 2
+            if layout.shared:
+                narrowed.known[id(hidden)] = hidden, hidden[: layout.own]
+        return _each((args, kwargs), narrowed.of) if layout.shared else None
 
     return hook
 
 
-def _widening(layout: Layout) -> Callable[..., Any]:
+def _widening(layout: Layout, narrowed: _Narrowed) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not layout.shared:
             return None
         layout.shared = False
-        count, rows = len(layout.chosen), _rows(args, kwargs)
 
         def widen(value: Tensor) -> Tensor:
-            return value.repeat(count, *[1] * (value.ndim - 1)) if value.shape[0] == rows else value
+            if narrowed.was(value) or len(value) != layout.own:
+                return value
+            return value.repeat(len(layout.chosen), *[1] * (value.ndim - 1))
 
         return _each((args, kwargs), widen)
 
     return hook
 
 
-def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """The rows of the hidden states: the first tensor a block is given."""
-    hidden = args[0] if args else kwargs["hidden_states"]
-    return int(hidden.shape[0])
+def _first(values: tuple[Any, ...]) -> Tensor:
+    """The first tensor: of a model its inputs, of a block the hidden states."""
+    import torch
+
+    return next(value for value in values if isinstance(value, torch.Tensor) and value.ndim)
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
