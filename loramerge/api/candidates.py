@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.api.prepare import prepare
 from loramerge.api.result import extras_of
+from loramerge.errors import NeedsBase
 from loramerge.evaluation.candidate import Candidate, Rows, Unit, combined, of_adapter, scaled
 from loramerge.recipe import Recipe, dump, to_mapping
 
@@ -39,6 +40,8 @@ class Maker:
 
     session: Session
     opened: Sequence[Opened]
+    most: int | None = None
+    """How many merges are held (None: all)."""
     _made: dict[str, Candidate] = field(default_factory=dict)
 
     @cached_property
@@ -64,6 +67,8 @@ class Maker:
         text = dump(plain)
         if text not in self._made:
             self._made[text] = self._merged(plain)
+            if self.most is not None and len(self._made) > self.most:
+                del self._made[next(iter(self._made))]
         facts = {
             "method": recipe.method,
             "options": dict(recipe.options),
@@ -76,7 +81,11 @@ class Maker:
         return Entry(scaled(self._made[text], recipe.scale, name), "merge", facts)
 
     def weighed(self, weights: Sequence[float], name: str, **facts: Any) -> Entry:
-        """Σ wᵢ · source i: a row of coefficients."""
+        """Σ wᵢ · source i: a row of coefficients. Raises NeedsBase for sources with DoRA, which is no sum."""
+        if dora := [source.name for source in self.sources if source.magnitudes]:
+            raise NeedsBase(
+                "Updates with DoRA magnitudes cannot be added up.", where=", ".join(dora), hint="without them"
+            )
         table = [dict.fromkeys(source.terms, weight) for source, weight in zip(self.sources, weights, strict=True)]
         told = {"method": "sum", "weights": list(weights), "scale": 1.0, "parents": self.names, **facts}
         return Entry(combined(name, self.sources, table), "point", told)
@@ -105,7 +114,7 @@ class Maker:
 
 
 def heads_of(opened: Sequence[Opened]) -> dict[str, dict[str, Tensor]]:
-    """Every task head there is: of adapters that were saved with theirs, and those that merges keep apart."""
+    """Every source with its task head, which may be none, and the heads that merges keep apart."""
     from loramerge.engine.extras import is_head
     from loramerge.formats._tensors import load, read_header
 
@@ -116,10 +125,9 @@ def heads_of(opened: Sequence[Opened]) -> dict[str, dict[str, Tensor]]:
             for key, spec in one.adapter.extras.items()
             if is_head(one.adapter, spec) and not {"modules_to_save", "original_module"} & set(key.split("."))
         }
-        if own:
-            found[one.adapter.name] = own
+        found[one.adapter.name] = own
         for path in sorted((one.folder / "heads").glob("*.safetensors")):
-            found.setdefault(path.stem, {key: load(path, key) for key in read_header(path).tensors})
+            found[path.stem] = found.get(path.stem) or {key: load(path, key) for key in read_header(path).tensors}
     return found
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+_LARGEST = 1e20
+"""Of weights, as of those in recipes."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -71,7 +74,7 @@ def evaluate(
     base and tasks raises.
     """
     started = time.monotonic()
-    target = _target(session, out, force)
+    target = target_of(session, out, force)
     opened, maker = sources(session, refs, asked, allow_pickle)
     entries = list(candidates(session, refs, maker, sweep or Sweep(), merging))
     if not entries:
@@ -129,8 +132,9 @@ def _merges(
                     what = {**merging, "method": method, "options": options, "rank": rank, "scale": scale}
                     recipe = recipe_of(session, refs, **what)
                     yield maker.merge(recipe, _name(method, options, rank, scale, sweep))
-    if unknown and sweep.methods:
-        raise BadOption(f"None of the methods has an option {sorted(unknown)[0]!r}.", hint=", ".join(sweep.methods))
+    if unknown:
+        hint = ", ".join(sweep.methods) or "--method names those that have it"
+        raise BadOption(f"None of the methods has an option {sorted(unknown)[0]!r}.", hint=hint)
 
 
 def _fields(method: str) -> Mapping[str, Any]:
@@ -161,8 +165,9 @@ def _rows(session: Session, maker: Maker, path: Path) -> Iterator[Entry]:
 
     for at, row in enumerate(read_rows(where)):
         name, weights = (row.get("name"), row.get("weights")) if isinstance(row, dict) else (None, row)
-        numbers = [float(w) for w in weights if isinstance(w, int | float)] if isinstance(weights, list) else []
-        if len(numbers) != len(maker.opened):
+        found = weights if isinstance(weights, list) else []
+        numbers = [float(w) for w in found if isinstance(w, int | float) and abs(w) <= _LARGEST]
+        if not len(numbers) == len(found) == len(maker.opened):
             raise BadOption(
                 f"Row {at + 1} has no weight for each of {len(maker.opened)} adapters.",
                 where=str(path),
@@ -203,7 +208,8 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
     }
 
 
-def _target(session: Session, out: Path | None, force: bool) -> Path | None:
+def target_of(session: Session, out: Path | None, force: bool) -> Path | None:
+    """Where the output goes. Raises OutputExists, NotFound for a folder that is not there."""
     if out is None:
         return None
     target = session.workspace.root / out.expanduser()
@@ -230,9 +236,14 @@ def _journal(target: Path | None) -> Iterator[Journal | None]:
         journal.close()
 
 
-def _write(target: Path, data: Mapping[str, Any]) -> None:
-    """The evaluation as JSON, whole or not at all; its journal is no longer needed then."""
+def write(target: Path, text: str) -> None:
+    """A text as a file, whole or not at all."""
     from loramerge.workspace.tables import write_whole
 
-    write_whole(target, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(target, text)
+
+
+def _write(target: Path, data: Mapping[str, Any]) -> None:
+    """The evaluation as JSON; its journal is no longer needed then."""
+    write(target, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     target.with_name(f"{target.name}.journal").unlink(missing_ok=True)

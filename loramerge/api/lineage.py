@@ -129,20 +129,20 @@ def _parent(session: Session, parent: Parent, above: frozenset[Path]) -> Tree:
     label = f"{parent.weight:g} × {parent.name} ({where}, sha256 {digest(parent.files)[:12]})"
     facts = {"name": parent.name, "weight": parent.weight, "repo": parent.repo, "commit": parent.commit}
     facts |= {"path": parent.path, "files": {pin.path: pin.sha256 for pin in parent.files}, "licence": parent.licence}
-    return _tree(session, _at_hand(session, parent), label, facts, above)
+    return _tree(session, at_hand(session, parent), label, facts, above)
 
 
-def _at_hand(session: Session, parent: Parent) -> Path | None:
+def at_hand(session: Session, parent: Parent) -> Path | None:
     """A parent's folder where it is on this machine already."""
-    if parent.path:
-        return session.workspace.root / parent.path
     from loramerge.hub import cache
 
     paths = [pin.path for pin in parent.files]
     try:
+        if parent.path:
+            return (session.workspace.root / parent.path).resolve()
         return cache.find(session.hub, parent.repo or "", parent.commit or "", parent.subfolder, paths)
     except ValueError:
-        return None  # what the record names is no repo
+        return None  # what the record names is no repo, or no path
 
 
 def _named_recipe(recorded: Any, parents: Sequence[Parent], where: str) -> Recipe:
@@ -163,7 +163,7 @@ def _ref(parent: Parent) -> str:
 
 def _reopened(session: Session, parent: Parent, allow_pickle: bool) -> Opened:
     """A parent, held to the hashes of the lineage; the Hub is asked only for what is not in the cache."""
-    folder = _at_hand(session, parent) if parent.repo else None
+    folder = at_hand(session, parent) if parent.repo else None
     if folder is None:
         opened = open_ref(session, _ref(parent), name=parent.name, allow_pickle=allow_pickle)
     else:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from loramerge.api import basing
-from loramerge.errors import BadOption, IncompatibleError
+from loramerge.errors import BadOption, FormatError, IncompatibleError
 from loramerge.evaluation import _files
 from loramerge.evaluation.harness import Bench, Observations, Store
-from loramerge.evaluation.tasks._task import TASKS, Prepared, Task
+from loramerge.evaluation.tasks._task import TASKS, Prepared, Task, rows_of
 from loramerge.options import parse
 from loramerge.registry import near
 
@@ -53,6 +54,8 @@ class Asked:
     dtype: str = "F32"
     rows: int | None = None
     check: bool = True
+    takes: Mapping[str, tuple[str | None, _files.Part]] = field(default_factory=dict)
+    """For tasks by name: another split, and which of its items."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,16 @@ class Suite:
         """The model, on the device."""
         self.model.module.to(self.device)
         return Bench(self.model.module, str(self.folder), self.asked.rows)
+
+    def shuffled(self, seed: int) -> Suite:
+        """The same with the items of each task in an order that says nothing of them."""
+
+        def mixed(task: OnTask) -> OnTask:
+            order = random.Random(f"{seed} {task.name}").sample(range(len(task.items)), len(task.items))
+            items = [task.items[at] for at in order]
+            return replace(task, items=items, prepared=task.kind.prepare(task.data, items, self.model, task.options))
+
+        return replace(self, tasks=[mixed(task) for task in self.tasks])
 
     def observe(
         self, task: OnTask, candidates: Sequence[Candidate], store: Store | None = None, rows: range | None = None
@@ -148,16 +161,28 @@ def suite(session: Session, asked: Asked, like: Adapter | None, heads: Heading) 
         raise BadOption("There is no task.", hint="--task FOLDER, or --task KIND:FILE")
     root = session.workspace.root
     named = [_named(text) for text in asked.tasks]
-    data = [(name, _files.read(spec, root, split=asked.split)) for name, spec in named]
+    data = [(name, _data(spec, root, asked)) for name, spec in named]
     device = resolve_device(session.device)
     folder, base = basing.folder(session, asked.base)
     model = open_model(folder, like, dtype=asked.dtype)
     tasks = [_on_task(asked, model, name, found, heads) for name, found in data]
     names = [task.name for task in tasks]
+    if stray := [name for name in asked.own if name not in names]:
+        raise BadOption(
+            f"There is no task {stray[0]!r}.", where="--own", hint=", ".join(near(stray[0], names) or names)
+        )
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadOption(f"Two tasks are called {twice.pop()!r}.", hint="--task NAME=PATH")
     notes = [note for task in tasks for note in task.prepared.notes]
     return Suite(session, asked, model, folder, base, tasks, device, notes)
+
+
+def again(made: Suite, asked: Asked, heads: Heading) -> Suite:
+    """The tasks on the same model, asked for otherwise: other splits, other items."""
+    root = made.session.workspace.root
+    named = [_named(text) for text in asked.tasks]
+    tasks = [_on_task(asked, made.model, name, _data(spec, root, asked), heads) for name, spec in named]
+    return replace(made, asked=asked, tasks=tasks, notes=[note for task in tasks for note in task.prepared.notes])
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -166,19 +191,37 @@ def _named(text: str) -> tuple[str, str]:
     return (name, spec) if equals and "/" not in name and ":" not in name else ("", text)
 
 
+def _data(spec: str, root: Path, asked: Asked) -> _files.Data:
+    """The task that `KIND:NAME` names, for a kind that has its own, else that of a file."""
+    kind, _, name = spec.partition(":")
+    if name and kind in TASKS and (read := TASKS[kind].read):
+        return read(name, root, _options(TASKS[kind], asked.options))
+    found = _files.read(spec, root, split=asked.split)
+    split, _ = asked.takes.get(found.name, (None, "all"))
+    return _files.read(spec, root, split=split) if split else found
+
+
 def _on_task(asked: Asked, model: Model, name: str, data: _files.Data, heads: Heading) -> OnTask:
     name = name or data.name
     kind = TASKS[data.kind]
     options = _options(kind, asked.options)
     of = kind.count(data, model, options)
-    items = _files.chosen(of, asked.part, asked.limit)
+    if kind.count is rows_of and not data.rows and not kind.read:
+        raise FormatError(f"A {data.kind} task has rows of JSON.", where=str(data.path), hint="a file *.jsonl")
+    _, part = asked.takes.get(data.name, (None, asked.part))
+    items = _files.chosen(of, part, asked.limit)
+    if of and not items:
+        raise BadOption(f"None of {of} items of {name} is left.", hint="a larger --limit")
     prepared = kind.prepare(data, items, model, options)
-    owner = _owner(name, asked, heads)
+    # Who was trained for a task that asks for a head has one.
+    owner = _owner(name, asked, {one: head for one, head in heads.items() if head or not kind.heads})
     head: Mapping[str, Tensor] = {}
     if asked.heads == "own" and kind.heads:
-        if owner is None:
+        if owner is None or not heads[owner]:
             raise BadOption(
-                f"Whose head is that of {name}?", where=", ".join(heads) or "no head anywhere", hint=f"--own {name}=REF"
+                f"Whose head is that of {name}?",
+                where=", ".join(name for name in heads if heads[name]) or "no head anywhere",
+                hint=f"--own {name}=REF",
             )
         head = heads[owner]
     return OnTask(name, data, kind, options, items, of, prepared, owner, head)

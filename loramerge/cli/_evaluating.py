@@ -69,7 +69,8 @@ def show(out: Output, data: Mapping[str, Any]) -> None:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "–"
-    return f"{row['value']:.4g} ({row['low']:.3g}–{row['high']:.3g})"
+    low, high = ("?" if row[side] is None else f"{row[side]:.3g}" for side in ("low", "high"))
+    return f"{row['value']:.4g} ({low}–{high})"
 
 
 def _listed(text: str | None) -> list[str]:
@@ -77,3 +78,27 @@ def _listed(text: str | None) -> list[str]:
     if not all(found):
         raise BadOption(f"{text!r} is no list.", hint="8,16")
     return found
+
+
+def tune(refs: Sequence[str], values: dict[str, Any]) -> None:
+    """Search as the flags say and show what was found."""
+    with session() as (work, out):
+        from loramerge.search.tune import Search
+        from loramerge.search.tune import tune as run
+
+        asked = asked_of(values)
+        names = ("space", "sampler", "budget", "batch", "objective", "rank")
+        search = Search(**{name: values.pop(name) for name in names}, seed=values["seed"])
+        made = run(work, refs, asked, search, **values)
+        held = {row["candidate"]: row for row in made.data["held_out"]["means"]}
+        name = made.data["winner"]["name"]
+        facts = {
+            "winner": name,
+            "recipe": str(made.recipe),
+            "validation": _interval(made.data["validation"]),
+            "held out": _interval(held[name]) if name in held else None,
+            "trials": len(made.data["trials"]),
+            "passes": made.data["spent"],
+        }
+        out.result("Tuned", facts, id="recipe", more={"data": dict(made.data)}, notes=made.data["notes"])
+        out.hint(f"loramerge merge {made.recipe.name}")

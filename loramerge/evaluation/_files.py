@@ -22,7 +22,8 @@ Part = Literal["all", "even", "odd"]
 class Data:
     """The items of a task as its file has them: `rows` of JSON, or a `text`.
 
-    `labels` are the classes' names where they are known, `of` counts the rows there are before any is left out.
+    `labels` are the classes' names where they are known, `of` counts the rows there are before any is left out,
+    `numbers` are the rows' lines.
     """
 
     name: str
@@ -32,9 +33,16 @@ class Data:
     sha256: str
     rows: Sequence[Mapping[str, Any]] = ()
     text: str = ""
+    splits: tuple[str, ...] = ()
+    """All that its folder has."""
     labels: tuple[str, ...] = ()
     metric: str = ""
     of: int = 0
+    numbers: Sequence[int] = ()
+
+    def where(self, at: int) -> str:
+        """The file and the line of a row."""
+        return f"{self.path}:{self.numbers[at] if at < len(self.numbers) else at + 1}"
 
     @property
     def key(self) -> str:
@@ -73,14 +81,22 @@ def _from_folder(path: Path, kind: str, split: str | None) -> Data:
         )
     entry = splits[chosen]
     name = entry.get("file") if isinstance(entry, Mapping) else entry
-    found = kind or str(info.get("kind", ""))
+    labels = info.get("labels") or []
+    if not isinstance(labels, list):
+        raise BadConfig("labels is no list.", where=str(path / "INFO.json"), hint='{"labels": ["no", "yes"]}')
+    found = kind or str(info.get("kind") or "")
+    if not found:
+        raise BadConfig(
+            "INFO.json names no kind of task.", where=str(path / "INFO.json"), hint='{"kind": "classification"}'
+        )
     data = Data(
         str(info.get("name") or path.name),
         KINDS.get(found, found),
         path / str(name),
         chosen,
         "",
-        labels=tuple(map(str, info.get("labels") or ())),
+        splits=tuple(map(str, splits)),
+        labels=tuple(map(str, labels)),
         metric=str(info.get("metric") or ""),
     )
     if not data.path.is_file():
@@ -93,7 +109,7 @@ def _info(path: Path) -> Mapping[str, Any]:
         found = json.loads((path / "INFO.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFound("The folder has no INFO.json.", where=str(path), hint="or name a file: KIND:FILE") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadConfig(f"INFO.json cannot be read: {error}.", where=str(path)) from None
     if not isinstance(found, Mapping):
         raise BadConfig("INFO.json is no table.", where=str(path))
@@ -113,14 +129,16 @@ def _loaded(data: Data) -> Data:
     data = replace(data, sha256=hashlib.sha256(raw).hexdigest())
     if data.path.suffix != ".jsonl":
         return replace(data, text=text)
-    rows = [_row(line, number, data.path) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    return replace(data, rows=rows, of=len(rows))
+    # Not `splitlines`: a text in JSON may have other characters that end lines.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = [_row(line, number, data.path) for number, line in lines]
+    return replace(data, rows=rows, of=len(rows), numbers=[number for number, _ in lines])
 
 
 def _row(line: str, number: int, path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"This is no JSON: {error}.", where=f"{path}:{number}") from None
     if not isinstance(found, Mapping):
         raise FormatError("A row is an object of JSON.", where=f"{path}:{number}", hint='{"text": "…", "label": 0}')
@@ -138,5 +156,5 @@ def field(data: Data, at: int, name: str, kind: type | tuple[type, ...]) -> Any:
     found = data.rows[at].get(name)
     if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
         there = ", ".join(map(str, data.rows[at])) or "nothing"
-        raise FormatError(f"A row of a {data.kind} task has {name!r}: this has {there}.", where=f"{data.path}:{at + 1}")
+        raise FormatError(f"A row of a {data.kind} task has {name!r}: this has {there}.", where=data.where(at))
     return found

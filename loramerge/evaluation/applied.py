@@ -105,15 +105,20 @@ class Applied:
         )
 
     @contextmanager
-    def on(self, chosen: Sequence[int]) -> Iterator[None]:
-        """Candidates with these numbers are on the model meanwhile, in this order."""
+    def on(self, chosen: Sequence[int], *, sharing: bool = True) -> Iterator[None]:
+        """Candidates with these numbers are on the model meanwhile, in this order.
+
+        With `sharing`, which is right where all are given the same inputs, layers below the first difference run once.
+        """
         layout = Layout(tuple(chosen))
         sites, differing = self._plan(layout.chosen)
         with ExitStack() as stack:
             for site in sites:
                 hook = _hook(site, layout, site.name in differing)
                 stack.callback(site.module.register_forward_hook(hook).remove)
-            stack.enter_context(share(self.module, layout, [self._paths[name] for name in differing]))
+            stack.enter_context(_head_in_one_piece(self.module))
+            names = [self._paths[name] for name in differing]
+            stack.enter_context(share(self.module, layout, names, alike=sharing))
             yield
 
     @cached_property
@@ -128,6 +133,23 @@ class Applied:
             differing = {site.name for site in sites if len({site.signature(at) for at in chosen}) > 1}
             self._plans[chosen] = sites, differing
         return self._plans[chosen]
+
+
+@contextmanager
+def _head_in_one_piece(module: nn.Module) -> Iterator[None]:
+    """What a head is given lies together in memory: of chosen positions it does not.
+
+    torch then multiplies row by row and copies the head's whole weight for each (bfloat16: most of a pass).
+    """
+    head = module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None  # type: ignore[operator]
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda _, given: tuple(x.contiguous() for x in given))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _hook(site: Site, layout: Layout, differs: bool) -> Callable[..., Tensor]:

@@ -14,12 +14,16 @@ from loramerge.evaluation.candidate import Candidate
 from loramerge.evaluation.passes import GPU_ROWS, ROWS, Lot, Pass, Passes
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from loramerge.evaluation.metrics import Array
+    from loramerge.evaluation.passes import Run
     from loramerge.evaluation.tasks._task import Prepared
 
 Progress = Callable[[int, int], None]
+
+_ROUNDING = 1e-5
+"""What float32 may lose, of the largest number of an output. Narrower types lose more, which then counts as an effect."""
 
 
 class Store(Protocol):
@@ -28,8 +32,8 @@ class Store(Protocol):
     def known(self, candidate: str) -> Mapping[int, Sequence[float]]:
         """The observations of one candidate."""
 
-    def add(self, candidate: str, items: Sequence[int], observed: Array) -> None:
-        """Keep observations (items, R)."""
+    def add(self, items: Sequence[int], observed: Mapping[str, Array]) -> None:
+        """Keep the observations (items, R) of a pass, of each candidate, all or none."""
 
 
 class Memory:
@@ -42,9 +46,10 @@ class Memory:
         """The observations of one candidate."""
         return self._found.get(candidate, {})
 
-    def add(self, candidate: str, items: Sequence[int], observed: Array) -> None:
-        """Keep observations (items, R)."""
-        self._found.setdefault(candidate, {}).update(zip(items, observed.tolist(), strict=True))
+    def add(self, items: Sequence[int], observed: Mapping[str, Array]) -> None:
+        """Keep the observations (items, R) of a pass, of each candidate."""
+        for candidate, rows in observed.items():
+            self._found.setdefault(candidate, {}).update(zip(items, rows.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,18 @@ class Bench:
         store = store or Memory()
         names = list(range(prepared.items)) if numbers is None else list(numbers)
         unique = list({candidate.key: candidate for candidate in candidates}.values())
-        known = {candidate.key: set(store.known(candidate.key)) for candidate in unique}
+        known = [set(store.known(candidate.key)) for candidate in unique]
         applied = Applied(self.module, unique, self.where)
-        passes = Passes(applied, prepared.run, self.rows or self._rows)
+        passes = Passes(applied, prepared.run, self.rows or self._rows, sharing=not prepared.own_way)
         seen = _Effects(applied, prepared.run, check)
-        done = total = 0
-        todo = [(lot, missing) for lot in prepared.lots if (missing := _missing(lot, unique, known, names))]
-        total = sum(len(lot.items) * len(missing) for lot, missing in todo)
+        todo = [part for lot in prepared.lots for part in _missing(lot, known, names)]
+        total, done = sum(len(lot.items) * len(missing) for lot, missing in todo), 0
         for lot, missing in todo:
             seen.begin(lot, missing)
-            for found in passes.over(lot, missing):
+            for found in passes.over(lot, missing, len(unique)):
                 seen.look(found)
-                for at, observed in zip(found.candidates, found.observed, strict=True):
-                    store.add(unique[at].key, [names[item] for item in found.items], observed)
+                rows = {unique[at].key: rows for at, rows in zip(found.candidates, found.observed, strict=True)}
+                store.add([names[item] for item in found.items], rows)
                 done += len(found.candidates) * len(found.items)
                 progress(done, total)
         self.notes += passes.notes
@@ -108,12 +112,15 @@ class Bench:
         return GPU_ROWS if next(self.module.parameters()).is_cuda else ROWS
 
 
-def _missing(
-    lot: Lot, candidates: Sequence[Candidate], known: Mapping[str, set[int]], names: Sequence[int]
-) -> list[int]:
-    """The candidates of which some item of a lot is not known yet."""
-    wanted = {names[item] for item in lot.items}
-    return [at for at, candidate in enumerate(candidates) if not wanted <= known[candidate.key]]
+def _missing(lot: Lot, known: Sequence[set[int]], names: Sequence[int]) -> Iterator[tuple[Lot, Sequence[int]]]:
+    """The items of a lot that are not known of some candidates, with those candidates; the same lot where it is whole."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for at, items in enumerate(known):
+        places = tuple(place for place, item in enumerate(lot.items) if names[item] not in items)
+        groups.setdefault(places, []).append(at)
+    for places, candidates in groups.items():
+        if places:
+            yield lot if len(places) == len(lot.items) else lot.at(places), candidates
 
 
 def _gathered(candidates: Sequence[Candidate], store: Store, names: Sequence[int]) -> Array:
@@ -132,44 +139,44 @@ def _failures(candidates: Sequence[Candidate], observed: Array, names: Sequence[
 class _Effects:
     """Sees to it that a candidate that changes weights changes outputs: against its twin without updates."""
 
-    def __init__(self, applied: Applied, run: object, check: bool) -> None:
+    def __init__(self, applied: Applied, run: Run, check: bool) -> None:
         self.applied = applied
         self.run = run
-        changing = [at for at, one in enumerate(applied.candidates) if check and one.has_update]
-        self.waiting = set(changing)
+        self.unseen = {at for at, one in enumerate(applied.candidates) if check and one.has_update}
+        self.tried: set[int] = set()
         self.plain: dict[str, Pass] = {}
 
     def begin(self, lot: Lot, missing: Sequence[int]) -> None:
         """Run the twins of the candidates whose effect has not been seen over the first item of a lot."""
         self.plain = {}
-        some = lot.part(0, 1)
-        for at in sorted(self.waiting & set(missing)):
+        self.first = lot.items[0]
+        for at in sorted(self.unseen & set(missing)):
+            self.tried.add(at)
             twin = self.applied.candidates[at].plain
             if twin.key not in self.plain:
-                alone = Applied(self.applied.module, [twin], self.applied.where)
-                passes = Passes(alone, self.run, 1)  # type: ignore[arg-type]
-                self.plain[twin.key] = next(iter(passes.over(some, [0])))
-        self.first = lot.items[0]
+                passes = Passes(Applied(self.applied.module, [twin], self.applied.where), self.run, 1)
+                self.plain[twin.key] = next(iter(passes.over(lot.part(0, 1), [0])))
 
     def look(self, found: Pass) -> None:
         """Compare what came of candidates with what came of their twins."""
-        import torch
-
         if self.first not in found.items:
             return
         row = found.items.index(self.first)
         for at, raw in zip(found.candidates, found.raw, strict=True):
-            if at in self.waiting:
-                base = self.plain[self.applied.candidates[at].plain.key].raw[0, 0]
-                if not torch.allclose(raw[row], base, rtol=1e-6, atol=0, equal_nan=True):
-                    self.waiting.discard(at)
+            if at in self.unseen and _differ(raw[row], self.plain[self.applied.candidates[at].plain.key].raw[0, 0]):
+                self.unseen.discard(at)
 
     def complain(self) -> None:
-        """Raises IncompatibleError for what never showed an effect."""
-        if self.waiting:
-            names = ", ".join(self.applied.candidates[at].name for at in sorted(self.waiting))
+        """Raises IncompatibleError for what was run and never showed an effect."""
+        if without := sorted(self.unseen & self.tried):
             raise IncompatibleError(
                 "The output is the base's own, though the updates are not zero: they are not used by this task.",
-                where=names,
+                where=", ".join(self.applied.candidates[at].name for at in without),
                 hint="--base names the model that they were trained on; --no-check goes on all the same",
             )
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """Whether two outputs differ by more than the rounding of other companions in a pass; so does what is no number."""
+    a, b = a.double(), b.double()
+    return not bool((a - b).abs().max() <= _ROUNDING * b.abs().max())

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loramerge.errors import LoramergeError
+from loramerge.evaluation.applied import Apart, Applied
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from loramerge.evaluation.applied import Applied
     from loramerge.evaluation.metrics import Array
 
 ROWS = 1024
@@ -41,9 +41,14 @@ class Lot:
     cost: int
 
     def part(self, first: int, last: int) -> Lot:
-        """Some of the items."""
+        """The items from one place to another."""
         inputs = {name: value[first:last] for name, value in self.inputs.items()}
         return Lot(self.items[first:last], inputs, self.cost)
+
+    def at(self, places: Sequence[int]) -> Lot:
+        """The items at some places."""
+        inputs = {name: value[list(places)] for name, value in self.inputs.items()}
+        return Lot(tuple(self.items[place] for place in places), inputs, self.cost)
 
 
 @dataclass(frozen=True)
@@ -66,46 +71,63 @@ Run = Callable[[Any, Mapping[str, Any], int], tuple[Any, Any]]
 
 @dataclass
 class Passes:
-    """Takes candidates on a model through lots. `rows`: how many rows of activations a pass may have."""
+    """Takes candidates on a model through lots. `rows`: how many rows of activations a pass may have.
+
+    `sharing`: candidates are given the same inputs all the way, so layers below their first difference run once.
+    """
 
     applied: Applied
     run: Run
     rows: int
     notes: list[str] = field(default_factory=list)
+    sharing: bool = True
 
-    def over(self, lot: Lot, candidates: Sequence[int]) -> Iterator[Pass]:
-        """These candidates over a lot, pass by pass."""
-        for chosen, part in self._cut(lot, candidates):
-            yield from self._fitting(part, chosen)
-
-    def _cut(self, lot: Lot, candidates: Sequence[int]) -> Iterator[tuple[Sequence[int], Lot]]:
-        """Passes of at most so many rows: as many candidates as possible, since what they share is shared then."""
-        together = 1 if self.applied.alone else max(1, self.rows // lot.cost)
-        some = min(together, len(candidates)) or 1
-        items = max(1, self.rows // (lot.cost * some))
-        for first in range(0, len(lot.items), items):
-            part = lot.part(first, first + items)
+    def over(self, lot: Lot, candidates: Sequence[int], of: int | None = None) -> Iterator[Pass]:
+        """These candidates over a lot, pass by pass, which are cut as for `of` candidates (so many as there are)."""
+        first = 0
+        while first < len(lot.items):
+            # As many candidates as possible, since what they share is shared then.
+            some = min(self._together(lot), of or len(candidates)) or 1
+            part = lot.part(first, first + max(1, self.rows // (lot.cost * some)))
             for start in range(0, len(candidates), some):
-                yield candidates[start : start + some], part
+                yield from self._fitting(part, candidates[start : start + some])
+            first += len(part.items)
+
+    def _together(self, lot: Lot) -> int:
+        """How many candidates a pass may have."""
+        return 1 if self.applied.alone else max(1, self.rows // lot.cost)
 
     def _fitting(self, lot: Lot, chosen: Sequence[int]) -> Iterator[Pass]:
         """One pass, or where memory ends its halves. Raises LoramergeError where one item is too much."""
-        try:
-            yield self._one(lot, chosen)
+        if len(chosen) <= self._together(lot) and (found := self._tried(lot, chosen)):
+            yield found
             return
+        for candidates, part in _halves(lot, chosen):
+            yield from self._fitting(part, candidates)
+
+    def _tried(self, lot: Lot, chosen: Sequence[int]) -> Pass | None:
+        """The pass, or None where it has to be made in parts."""
+        single = len(chosen) == 1 and len(lot.items) == 1
+        if not single and len(chosen) * len(lot.items) * lot.cost > self.rows:
+            return None  # memory has ended since the pass was cut
+        try:
+            return self._one(lot, chosen)
+        except Apart:
+            self.applied.apart = True
+            self.notes.append("one candidate a pass: the model gives some module what belongs to no candidate")
+            return None
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            if len(chosen) == 1 and len(lot.items) == 1:
+            if single:
                 name = self.applied.candidates[chosen[0]].name
                 raise LoramergeError(
-                    f"There is not enough memory for one item of one candidate (item {lot.items[0]}, {name}).",
+                    f"There is not enough memory for one item of one candidate ({name}, item {lot.items[0] + 1}).",
                     hint="shorter items, --dtype BF16, or a larger machine",
                 ) from None
         # Outside the except clause, whose error holds on to every tensor of the failed pass.
         self._shrink(lot, chosen)
-        for candidates, part in _halves(lot, chosen):
-            yield from self._fitting(part, candidates)
+        return None
 
     def _shrink(self, lot: Lot, chosen: Sequence[int]) -> None:
         import torch
@@ -122,7 +144,7 @@ class Passes:
         device = next(self.applied.module.parameters()).device
         count, items = len(chosen), len(lot.items)
         inputs = {name: repeated(value.to(device), count) for name, value in lot.inputs.items()}
-        with torch.inference_mode(), self.applied.on(chosen):
+        with torch.inference_mode(), self.applied.on(chosen, sharing=self.sharing):
             observed, raw = self.run(self.applied.module, inputs, count)
         shaped = observed.double().cpu().reshape(count, items, -1).numpy()
         return Pass(tuple(chosen), lot.items, np.asarray(shaped), raw.reshape(count, items, -1))

@@ -56,12 +56,15 @@ def first_stack(module: nn.Module) -> tuple[str, list[nn.Module]]:
 
 
 @contextmanager
-def share(module: nn.Module, layout: Layout, differing: list[str]) -> Iterator[None]:
-    """Hooks that count a pass's rows, and on the first stack of blocks, where candidates differ at modules so named."""
+def share(module: nn.Module, layout: Layout, differing: list[str], *, alike: bool = True) -> Iterator[None]:
+    """Hooks that count a pass's rows, and on the first stack of blocks, where candidates differ at modules so named.
+
+    Not `alike`: candidates have inputs of their own, so nothing is shared.
+    """
     name, blocks = first_stack(module)
     inside = [int(one.removeprefix(f"{name}.").split(".")[0]) for one in differing if one.startswith(f"{name}.")]
     # The last block at least has to run for all: what follows expects the rows of all.
-    depth = min([*inside, len(blocks) - 1]) if len(layout.chosen) > 1 else 0
+    depth = min([*inside, len(blocks) - 1]) if alike and len(layout.chosen) > 1 else 0
     inner = getattr(module, "base_model", module)
     narrowed = _Narrowed(layout)
     with ExitStack() as stack:

@@ -25,7 +25,8 @@ def add_(y: Tensor, x: Tensor, pack: Pack, c: Tensor) -> Tensor:
     """y (T, out) += what `reference` gives, in place; returns y. Coefficients multiply in float32 or better.
 
     The products are the library's own on every device. Their bits for a row may depend on the number of rows in all
-    (seen with MKL in float32 below 32 rows), as those of the base model's own products do. Raises ShapeMismatch.
+    (seen with MKL in float32 below 16 rows, in float64 below 8), as those of the base model's own products do.
+    Raises ShapeMismatch.
     """
     if c.shape[1:] != pack.a.shape[:1] or not len(c) or x.shape[0] % len(c) or y.shape != (len(x), pack.b.shape[1]):
         raise ShapeMismatch(
@@ -35,5 +36,5 @@ def add_(y: Tensor, x: Tensor, pack: Pack, c: Tensor) -> Tensor:
     if not len(pack.a):
         return y
     h = x @ pack.a.T
-    h.unflatten(0, (len(c), -1)).mul_(c[:, None])
+    h.view(len(c), -1, c.shape[1]).mul_(c[:, None])
     return y.addmm_(h, pack.b)

@@ -84,7 +84,7 @@ class Segments:
     @classmethod
     def equal(cls, which: Sequence[int], scales: Sequence[float], rows: int) -> Segments:
         """A segment of `rows` rows for each of `which`."""
-        return cls(tuple(range(0, rows * len(which) + 1, rows)), tuple(which), tuple(scales))
+        return cls(tuple(rows * i for i in range(len(which) + 1)), tuple(which), tuple(scales))
 
     @classmethod
     def sorted(cls, mapping: Sequence[int], scales: Sequence[float]) -> tuple[list[int], Segments]:

@@ -61,7 +61,12 @@ class Table:
         """The observations of one candidate, by item."""
         return {item: array.array("d", numbers) for item, numbers in self._journal.rows(self._task, candidate)}
 
-    def add(self, candidate: str, items: Sequence[int], observed: Any) -> None:
-        """Keep observations (items, R)."""
-        numbers = [array.array("d", row).tobytes() for row in observed.tolist()]
-        self._journal.insert([(self._task, candidate, item, row) for item, row in zip(items, numbers, strict=True)])
+    def add(self, items: Sequence[int], observed: Mapping[str, Any]) -> None:
+        """Keep the observations (items, R) of a pass, of each candidate, all or none."""
+        self._journal.insert(
+            [
+                (self._task, candidate, item, array.array("d", row).tobytes())
+                for candidate, rows in observed.items()
+                for item, row in zip(items, rows.tolist(), strict=True)
+            ]
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def read_rows(path: Path) -> list[Any]:
         rows = json.loads(text) if found is None else found
     except FileNotFoundError:
         raise NotFound("There is no such file.", where=str(path)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"The file cannot be read: {error}.", where=str(path)) from None
     if not isinstance(rows, list) or not rows:
         raise FormatError("The file is no list with rows.", where=str(path), hint="[[0.5, 0.5], [1, 0]]")
@@ -28,11 +27,14 @@ def read_rows(path: Path) -> list[Any]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text that appears when all of it is written. Raises LoramergeError where the disk does not take it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(file.name).replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise LoramergeError(f"The output cannot be written: {error.strerror}.", where=str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)

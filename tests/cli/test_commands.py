@@ -24,11 +24,12 @@ BEFORE = {
     "log": ["lego --k 8"],
     "push": ["lego --k 8"],
     "rebuild": ["lego --k 8"],
+    "report": ["lego --k 8"],
 }
 ENDLESS = {"hub", "demo"}
 """`hub serve` runs until it is stopped, and has a test of its own below; so has the demo, which takes minutes."""
-APART = {"stats"}
-"""Runs a base model: `test_stats.py` has one."""
+APART = {"stats", "eval", "tune"}
+"""Those that run a base model: `test_stats.py` and `test_eval.py` have one."""
 
 
 def example(name):
@@ -161,6 +162,7 @@ PRINTED = [
         ["adapter_config.json", "adapter_model.safetensors"],
         {"file", "same"},
     ),
+    ("report", ["lego --k 8"], ["{work}/report.html"], {"path", "size", "sections"}),
     ("push me/printed --dry-run", ["lego --k 8"], ["me/printed"], {"id", "url", "files", "changed", "notes"}),
 ]
 printed = pytest.mark.parametrize(("line", "before", "ids", "keys"), PRINTED, ids=[row[0] for row in PRINTED])

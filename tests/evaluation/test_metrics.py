@@ -227,3 +227,22 @@ def test_two_tasks_of_one_size_are_drawn_independently():
     one, other = (bootstrap(observed, mean("x"), draws=500, stream=name).draws[0] for name in ("sst2", "trec"))
 
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.2
+
+
+def test_a_loss_of_nothing_is_no_ratio_and_bounds_none():
+    loss = mean("loss", higher=False, bounds=(0.0, math.inf))
+    samples = bootstrap(scored([[1.0, 2.0], [0.0, 0.0]]), loss, draws=50)
+
+    share = ratio(samples, samples.take([0]))
+
+    assert share.value[0] == 1
+    assert math.isnan(share.value[1])
+    assert share.bounds == (0, math.inf)
+
+
+def test_what_is_too_large_for_a_number_is_infinite_and_warns_of_nothing():
+    samples = bootstrap(scored([[900.0, 1.0, 1.0]]), perplexity(), draws=50)
+
+    low, high = interval(samples)
+
+    assert low[0] < high[0] == math.inf

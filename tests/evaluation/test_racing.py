@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loramerge.errors import BadOption
 from loramerge.evaluation.metrics import Samples, average, bootstrap, mean, perplexity, score, scored
@@ -14,7 +16,7 @@ def outcomes(chances, rows=400, tasks=2, seed=0):
     return random.random((len(chances), tasks, rows)) < np.array(chances)[:, None, None]
 
 
-def scorer(right, asked=None):
+def scorer(right, asked=None, draws=300):
     """The mean accuracy over tasks of some candidates on the first rows; notes what was asked."""
 
     def score(candidates, rows) -> Samples:
@@ -22,7 +24,7 @@ def scorer(right, asked=None):
             asked.append((tuple(candidates), rows))
         seen = right[list(candidates), :, :rows].astype(float)
         tasks = range(right.shape[1])
-        return average([bootstrap(scored(seen[:, t]), mean("acc"), draws=300, stream=str(t)) for t in tasks])
+        return average([bootstrap(scored(seen[:, t]), mean("acc"), draws=draws, stream=str(t)) for t in tasks])
 
     return score
 
@@ -50,6 +52,17 @@ def test_the_cost_is_what_was_asked_for():
     rows = np.diff([0, *(rows for _, rows in asked)])
     spent = sum(len(who) * more for (who, _), more in zip(asked, rows, strict=True))
     assert result.cost == pytest.approx(spent / (32 * 400))
+
+
+@given(st.integers(1, 40), st.integers(5, 200), st.sampled_from([0.1, 0.25, 0.5]), st.sampled_from([0.25, 0.5, 0.8]))
+@settings(max_examples=40, deadline=None)
+def test_the_cap_is_kept_but_for_the_first_rung_and_one_candidate(count, rows, most, keep):
+    right = outcomes(np.linspace(0.4, 0.8, count), rows=rows, tasks=1)
+
+    result = race(count, rows, Rules(most=most, keep=keep), scorer(right, draws=30))
+
+    first = result.rungs[0].rows / rows
+    assert result.cost * count <= max(most, first) * count + 1
 
 
 def test_without_a_cap_nobody_stops_who_is_not_proven_worse():

@@ -74,6 +74,18 @@ def test_one_kernel_for_base_and_updates_is_for_who_asks(monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("LORAMERGE_FUSED", "1")
 
-    assert dispatch.fuses("cpu", torch.float32, rows=4, rank=16)
-    assert not dispatch.fuses("cpu", torch.float32, rows=4, rank=0)
-    assert not dispatch.fuses("cpu", torch.float32, rows=4, rank=16, asked=False)
+    assert dispatch.fuses("NVIDIA A100", torch.float32, rows=4, rank=16)
+    assert not dispatch.fuses("NVIDIA A100", torch.float32, rows=4, rank=0)
+    assert not dispatch.fuses("NVIDIA A100", torch.float32, rows=4, rank=16, asked=False)
+
+
+def test_triton_is_refused_where_it_cannot_compute(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    with pytest.raises(BadOption, match="on GPUs"):
+        dispatch.backend("cpu", torch.float32, rows=4, rank=8, asked="triton")
+    with pytest.raises(BadOption, match="float64"):
+        dispatch.backend("cuda", torch.float64, rows=4, rank=8, asked="triton")
+    with pytest.raises(BadOption, match="on GPUs"):
+        dispatch.fuses("cpu", torch.float32, rows=4, rank=8, asked=True)

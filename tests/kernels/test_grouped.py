@@ -14,6 +14,7 @@ from loramerge.kernels.pack import Segments, Slices
 
 # float16 is left out where bits are compared: oneDNN's batched product of it depends on the batch.
 EXACT = [torch.float64, torch.float32, torch.bfloat16]
+mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="looked at with MKL only")
 
 
 @settings(max_examples=80, deadline=None)
@@ -60,6 +61,7 @@ def test_rows_of_shuffled_requests_get_their_own_update(which, lengths):
         assert torch.allclose(y[place], expected.to(x.dtype), rtol=1e-12, atol=1e-12)
 
 
+@mkl
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
 @pytest.mark.parametrize("sides", [(37, 61), (384, 96)], ids=str)
 @pytest.mark.parametrize("rank", [1, 2, 8, 17])
@@ -86,6 +88,7 @@ def test_a_rows_bits_do_not_depend_on_the_other_updates_of_the_call(dtype, sides
         assert torch.equal(together[own], alone)
 
 
+@mkl
 def test_a_rows_bits_do_not_depend_on_the_lengths_and_ranks_of_the_others():
     packed = pack([8, 8, 3, 8], 384, 96, dtype=torch.float32)
     segments = Segments((0, 6, 10, 10, 17, 23), (1, 2, 0, -1, 3), (0.5, 1.0, 1.0, 1.0, 2.0))

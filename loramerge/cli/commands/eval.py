@@ -14,7 +14,7 @@ from loramerge.cli._evaluating import evaluate
 @click.command(
     "eval",
     short_help="Score adapters and merges of them on tasks, together.",
-    epilog="Example: loramerge eval math-lora code-lora --base ./base --task ./tasks/sst2 --method ties,linear",
+    epilog="Example: loramerge eval math-lora code-lora --base ./base --task perplexity:math.txt --method ties",
 )
 @opt.sources
 @opt.evaluating

@@ -12,8 +12,10 @@ from loramerge.evaluation.passes import Lot, Run
 from loramerge.registry import Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from loramerge.evaluation._files import Data
-    from loramerge.evaluation.metrics import Metric
+    from loramerge.evaluation.metrics import Array, Metric
     from loramerge.models.model import Model
 
 
@@ -22,7 +24,9 @@ class Prepared:
     """Items of a task, tokenised for one model.
 
     `run` makes observations (R numbers an item) of inputs; `metrics` score them, the first of them being the
-    task's. `items` says how many there are; lots number them from 0.
+    task's. `items` says how many there are; lots number them from 0. `own_way`: a candidate goes on from tokens that
+    it made itself, so that not even the first layers are alike. `loss`: observations (N, items, R) as `scored`
+    negative log-likelihoods, where the kind has any.
     """
 
     lots: Sequence[Lot]
@@ -30,22 +34,26 @@ class Prepared:
     metrics: Sequence[Metric]
     items: int
     notes: tuple[str, ...] = ()
+    own_way: bool = False
+    loss: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of task.
+    """A kind of task. `Any` stands for its own options, and for data of a kind that reads its own.
 
     `prepare(data, items, model, options)` takes the items with these numbers. `model`: the PEFT task type of the
     class that it needs (None: whatever the adapter says). `count(data, model)`: how many items there are.
-    `heads`: a classifier's head decides, so candidates need one.
+    `heads`: a classifier's head decides, so candidates need one. `read(name, folder, options)`: of a kind whose tasks
+    are no files but have names.
     """
 
-    prepare: Callable[[Data, Sequence[int], Model, Any], Prepared]
+    prepare: Callable[[Any, Sequence[int], Model, Any], Prepared]
     options: type
-    count: Callable[[Data, Model, Any], int]
+    count: Callable[[Any, Model, Any], int]
     model: str | None = None
     heads: bool = False
+    read: Callable[[str, Path, Any], Data] | None = None
 
 
 TASKS: Registry[Task] = Registry("loramerge.evaluation.tasks", "TASK", "kind of task")

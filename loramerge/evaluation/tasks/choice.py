@@ -2,9 +2,10 @@
 
 A prompt goes through the model once for all of its choices: its keys and values are kept, and every choice goes
 on from a copy. Logits are made only where a token is scored. Tokens of a choice are those that the tokenizer makes
-of prompt and choice together, after those of the prompt; spaces that end a prompt belong to its choices.
+of prompt and choice together, after those that the prompt has in common with it for every choice; spaces that end a
+prompt belong to its choices.
 
-Observed: whether the choice with the largest Σ log p is right, and with the largest Σ log p / bytes.
+Observed: whether the choice with the largest Σ log p is right, or with the largest Σ log p / bytes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation._files import field
-from loramerge.evaluation.metrics import mean
+from loramerge.evaluation.metrics import mean, scored
+from loramerge.evaluation.tasks._likelihood import log_likelihoods
 from loramerge.evaluation.tasks._task import Prepared, Task, check_causal, lots_of, rows_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from loramerge.evaluation._files import Data
+    from loramerge.evaluation.metrics import Array
     from loramerge.models.model import Model
 
 
@@ -50,13 +51,17 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
         found.append((at, fields))
     lots = lots_of(_padded(found), cost=lambda one: len(one["prompt"]) + len(one["choices"]))
     notes = (f"{data.name}: {cut:,} prompts lost their beginning, for the model takes {model.longest} tokens",)
-    return Prepared(lots, _run, [mean("accuracy")], len(items), notes if cut else ())
+    return Prepared(lots, _run, [mean("accuracy")], len(items), notes if cut else (), loss=_loss)
+
+
+def _loss(observed: Array) -> Array:
+    return scored(observed[..., 2])
 
 
 def _item(data: Data, at: int, model: Model, options: Options) -> tuple[dict[str, Any], bool]:
     prompt, choices = field(data, at, "prompt", str), field(data, at, "choices", list)
     label: int = field(data, at, "label", int)
-    where = f"{data.path}:{at + 1}"
+    where = data.where(at)
     if not choices or not all(isinstance(choice, str) and choice for choice in choices):
         raise FormatError("A row has choices, texts that are not empty.", where=where, hint='["yes", "no"]')
     if not 0 <= label < len(choices):
@@ -80,13 +85,20 @@ def continuations(model: Model, prompt: str, choices: Sequence[str]) -> tuple[li
     tokenizer = model.tokenizer
     tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
     whole = [tokenizer(prompt + lead + choice, verbose=False)["input_ids"] for choice in choices]
-    if not tokens:
-        first = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
-        if first is None:
-            raise FormatError("A prompt is empty, and the tokenizer has no token that begins a text.")
-        return [first], [ids or [first] for ids in whole]
-    # A tokenizer may join what ends the prompt with what begins the choice; then the choice gets the joint.
-    return tokens, [ids[len(tokens) :] or ids[-1:] for ids in whole]
+    # A tokenizer may join what ends the prompt with what begins a choice, and it may end every text with a token
+    # of its own. So the prompt is what all have in common, and each choice what comes then, at least one token.
+    common = min(len(tokens), *(min(_agree(tokens, ids), len(ids) - 1) for ids in whole))
+    if common > 0:
+        return tokens[:common], [ids[common:] for ids in whole]
+    first = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
+    if first is None or not all(whole):
+        raise FormatError("A prompt is empty, and the tokenizer has no token that begins a text.")
+    return [first], whole
+
+
+def _agree(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _padded(found: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[int, Mapping[str, Sequence[int]]]]:
@@ -105,7 +117,7 @@ def _padded(found: Sequence[tuple[int, dict[str, Any]]]) -> list[tuple[int, Mapp
 
 
 def _run(module: Any, inputs: Mapping[str, Any], count: int) -> tuple[Any, Any]:
-    """(right, 1) of each row, and log p of its choices."""
+    """(right, 1, -log p of the right choice) of each row, and log p of its choices."""
     import torch
 
     rows, options = inputs["lengths"].shape
@@ -113,31 +125,8 @@ def _run(module: Any, inputs: Mapping[str, Any], count: int) -> tuple[Any, Any]:
     totals = log_likelihoods(module, inputs["prompt"], choices, inputs["lengths"])
     best = (totals / inputs["sizes"]).argmax(-1)
     right = (best == inputs["label"][:, 0]).double().masked_fill(~totals.isfinite().all(-1), torch.nan)
-    return torch.stack([right, torch.ones_like(right)], dim=-1), totals
-
-
-def log_likelihoods(module: Any, prompt: Tensor, choices: Tensor, lengths: Tensor) -> Tensor:
-    """Σ log p of each choice after its prompt, (rows, options) in float64.
-
-    prompt (rows, P), choices (rows, options, width) of which the first `lengths` (rows, options) tokens count.
-    """
-    import torch
-
-    rows, options, width = choices.shape
-    first = module(input_ids=prompt, use_cache=width > 1, logits_to_keep=1)
-    kept = first.logits[:, -1:].float().log_softmax(-1)
-    parts = kept.expand(-1, options, -1).gather(2, choices[:, :, :1])
-    if width > 1:
-        cache = first.past_key_values
-        del first
-        cache.batch_repeat_interleave(options)
-        flat = choices.flatten(0, 1)
-        logits = module(input_ids=flat[:, :-1], past_key_values=cache, use_cache=True).logits.float()
-        later = logits.log_softmax(-1).gather(2, flat[:, 1:, None])[..., 0].view(rows, options, -1)
-        parts = torch.cat([parts, later], dim=-1)
-    counted = torch.arange(width, device=lengths.device) < lengths[..., None]
-    found: Tensor = (parts.double() * counted).sum(-1)
-    return found
+    nll = -totals.gather(1, inputs["label"])[:, 0]
+    return torch.stack([right, torch.ones_like(right), nll], dim=-1), totals
 
 
 TASK = Task(prepare, Options, rows_of, model="CAUSAL_LM")

@@ -60,13 +60,13 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
         )
     lines = [line["input_ids"] for line in encoded(model, texts, None)]
     if empty := [at for at, line in enumerate(lines) if not line]:
-        raise FormatError("A prompt has no token.", where=f"{data.path}:{items[empty[0]] + 1}")
+        raise FormatError("A prompt has no token.", where=data.where(items[empty[0]]))
     cut = sum(len(line) > room for line in lines)
     numbered = [(at, {"prompt": line[-room:], "item": [at]}) for at, line in enumerate(lines)]
     lots = lots_of(numbered, cost=lambda one: len(one["prompt"]) + options.tokens)
     note = f"{data.name}: {cut:,} prompts lost their beginning, for the model takes {model.longest} tokens"
     run = partial(_run, tokenizer=model.tokenizer, answers=answers, options=options)
-    return Prepared(lots, run, [mean("exact match")], len(items), (note,) if cut else ())
+    return Prepared(lots, run, [mean("exact match")], len(items), (note,) if cut else (), own_way=True)
 
 
 def found_in(text: str, pattern: str) -> str:

@@ -46,7 +46,9 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
             f"The text has {len(tokens):,} tokens, and a block {size}.", where=str(data.path), hint="-T block=32"
         )
     blocks = [(at, {"input_ids": tokens[item * size : (item + 1) * size]}) for at, item in enumerate(items)]
-    return Prepared(lots_of(blocks, cost=lambda block: size), _run, [perplexity()], len(items))
+    return Prepared(
+        lots_of(blocks, cost=lambda block: size), _run, [perplexity()], len(items), loss=lambda observed: observed
+    )
 
 
 def _block(model: Model, options: Options) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from loramerge.errors import BadOption
 from loramerge.evaluation._files import field
 from loramerge.evaluation.metrics import spearman
 from loramerge.evaluation.tasks._task import Prepared, Task, encoded, lots_of, rows_of
@@ -26,6 +27,10 @@ class Options:
     """`max_length`: tokens a text is cut to, with the model's own limit."""
 
     max_length: int = 512
+
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise BadOption(f"{self.max_length} tokens are no text.", hint="-T max_length=64")
 
 
 def prepare(data: Data, items: Sequence[int], model: Model, options: Options) -> Prepared:

@@ -25,7 +25,8 @@ _DEEPEST = 64
 def _kernel(
     x, w, bias, y, h, b, table, scales,
     outs, rows_in_all, x_stride, w_stride,
-    INPUTS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr, BIAS: tl.constexpr,
+    INPUTS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, RANK: tl.constexpr,
+    BIAS: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, R: tl.constexpr, UP: tl.constexpr,
 ):  # fmt: skip
     # Tiles of rows vary fastest, so that programs at work together share a block of W in the cache.
@@ -71,8 +72,8 @@ def launch(
     x: Tensor, weight: Tensor, bias: Tensor | None, slices: Slices, segments: Segments, *, shape: Shape | None = None
 ) -> Tensor:
     """See `loramerge.kernels.linear.linear`, for one module; `shape` overrides the device's own."""
-    shape = shape or tiles.FUSED[x.device.type]
-    narrow = tiles.GROUPED[x.device.type]
+    shape = shape or tiles.FUSED[x.device.type, x.element_size()]
+    narrow = tiles.GROUPED[x.device.type, x.element_size()]
     h = shrink.launch(x, slices.a, tiles.of(slices, segments, narrow.m)[0], slices.width, narrow)
     table, scales = tiles.of(slices, segments, shape.m, everything=True)
     y = x.new_empty((x.shape[0], weight.shape[0]))
@@ -80,7 +81,8 @@ def launch(
     _kernel[grid](
         x, weight, weight if bias is None else bias, y, h, slices.bs[0], table, scales,
         weight.shape[0], x.shape[0], x.stride(0), weight.stride(0),
-        INPUTS=weight.shape[1], COLUMNS=table.shape[1], WIDTH=h.shape[2], PARTS=h.shape[0], RANK=padded(slices.rank), BIAS=bias is not None,
+        INPUTS=weight.shape[1], COLUMNS=table.shape[1], WIDTH=h.shape[2], PARTS=h.shape[0], RANK=padded(slices.rank),
+        BIAS=bias is not None,
         M=shape.m, N=shape.n, K=shape.k, R=min(padded(slices.rank), _DEEPEST), UP=interprets(_kernel),
         **shape.options,
     )  # fmt: skip

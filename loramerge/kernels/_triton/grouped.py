@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from loramerge.kernels.pack import Segments, Slices
 
 
-def add_(
-    ys: Sequence[Tensor], x: Tensor, slices: Slices, segments: Segments, *, shape: Shape | None = None
-) -> None:
+def add_(ys: Sequence[Tensor], x: Tensor, slices: Slices, segments: Segments, *, shape: Shape | None = None) -> None:
     """See `loramerge.kernels.grouped.add_slices_`; `shape` overrides the device's own."""
-    shape = shape or tiles.GROUPED[x.device.type]
+    shape = shape or tiles.GROUPED[x.device.type, x.element_size()]
     table, scales = tiles.of(slices, segments, shape.m)
     h = shrink.launch(x, slices.a, table, slices.width, shape)
     for first in range(0, len(ys), expand.AT_ONCE):

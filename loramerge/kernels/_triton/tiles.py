@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loramerge.kernels.pack import Segments, Slices
 
 SHARED, PER_SLICE = 4, 3
-"""Columns of a tile: first row, rows, first unit in A, units; then for each slice column of h, first unit in B, rank."""
+"""Columns of a tile: first row, rows, first unit in A, units; for each slice: column of h, first unit in B, rank."""
 
 _SMALLEST = 16
 _CHUNK = 1024
@@ -45,9 +45,15 @@ class Shape:
         return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
 
-# None of these has been tuned on a GPU: sides are what prior work settled on for such sizes.
-GROUPED = {"cpu": Shape(k=256), "cuda": Shape()}
-FUSED = {"cpu": Shape(k=256), "cuda": Shape(m=128, n=128, k=64, warps=8)}
+# By device and bytes of an element. None has been tuned on a GPU: sides are what prior work settled on for such sizes,
+# and smaller in float32, which no tensor core multiplies exactly.
+GROUPED = {("cpu", 2): Shape(k=256), ("cpu", 4): Shape(k=256), ("cuda", 2): Shape(), ("cuda", 4): Shape(k=64)}
+FUSED = {
+    ("cpu", 2): Shape(k=256),
+    ("cpu", 4): Shape(k=256),
+    ("cuda", 2): Shape(m=128, n=128, k=64, warps=8),
+    ("cuda", 4): Shape(m=64, n=64, k=32),
+}
 
 
 def padded(rank: int) -> int:
