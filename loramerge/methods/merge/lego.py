@@ -22,14 +22,24 @@ Options
               groups lines, so that (a, b) and (−a, −b) coincide and each member is turned to its mean
     ref_rank  the r in √(r/k): mean, max or min of the adapters' numbers of living units, or a number
     n_init    starts of k-means; the best is kept. Small problems take up to ten times as many
+    units     clustered: as above. selected: nothing is averaged, see below
+    balance   of selected units, in [0, 1]: 0 takes the largest, 1 those that are most of their adapter
+
+`units=selected` is for adapters that have little in common, whose units no centroid stands for. Units are then
+the singular triplets of the updates (no gauge is left), turned apart as in the method `tsv`: U⊥ S V⊥ᵀ. k of
+these N are kept, those with the largest sᵢⱼ / ‖ΔWᵢ‖^balance. Parameter reweighting gives the result the length
+that all N have together, output reweighting is √(r/N): what 4 is where k is all units, since all N had their part
+in the turning. With balance=0 and reweight=none it is `tsv` cut to rank k. Options of means and k-means (norm,
+features, gauge, n_init) do not apply. Not part of the publication.
 
 `--preset paper` is raw features, raw gauge, norm inf, both reweightings, ref_rank mean, n_init 10.
 
 Gauge: depends on how the factors are written down, by the nature of units; a rotation of an adapter's
 units is another input. Sign and scale of single units do not matter under `gauge=signed` (sign alone:
-features=product). The order of adapters and of units never matters.
+features=product). Selected units depend on the updates alone; where shares are equal, which of them are kept is
+not determined. The order of adapters and of units never matters.
 
-Laws: k = all units with reweight=none is Σ wᵢΔWᵢ exactly, with reweight=output √(r/N) times it; n
+Laws, of clustered units: k = all units with reweight=none is Σ wᵢΔWᵢ exactly, with reweight=output √(r/N) times it; n
 copies of one adapter, permuted, at k = r give that adapter back. One adapter alone is pruned.
 Units that coincide are never parted, so the k used can be below the k asked for; √(r/k) takes the one
 used. Weights multiply units and are 1 unless said; in clustering all units count the same. LoRA's own
@@ -44,7 +54,8 @@ each cluster, largest first), sources (distinct adapters in each, same order), m
 adapters in a cluster over log n, mean over units: 0 each cluster is one adapter's, 1 all are evenly
 mixed), inertia, explained (1 − inertia / Σ‖features‖²), energy (the squared cosine between the result
 and Σ wᵢΔWᵢ: the part of the sum's energy along the result, however long it is), cancelled (clusters
-whose mean is zero, so that there is no length to restore).
+whose mean is zero, so that there is no length to restore). Of selected units: units, dead, k, all_kept, energy, and
+kept (how many directions each adapter has in the result, in their order).
 
 Cost: O((out + in) N² + n_init · N² k) time, N = Σ rᵢ, O((out + in) N + N²) memory; above 8,192 units
 scikit-learn's MiniBatchKMeans clusters the features (products through 1,024 landmarks, signs settled by
@@ -63,7 +74,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from loramerge.errors import BadOption
-from loramerge.methods import _weighing
+from loramerge.methods import _inner, _weighing
 from loramerge.methods._method import Context, Method, Outcome
 
 if TYPE_CHECKING:
@@ -71,6 +82,7 @@ if TYPE_CHECKING:
 
     from loramerge.core.lowrank import LowRank
     from loramerge.linalg.cluster import Clusters
+    from loramerge.linalg.joint import Joint
     from loramerge.linalg.units import Units
 
 _CANCELLED = 1e-6
@@ -88,8 +100,12 @@ class Options:
     gauge: Literal["raw", "balanced", "signed"] = "raw"
     ref_rank: Literal["mean", "max", "min"] | int = "mean"
     n_init: int = 10
+    units: Literal["clustered", "selected"] = "clustered"
+    balance: float = 0.9
 
     def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1:
+            raise BadOption(f"balance is {self.balance:g}, outside [0, 1].", hint="0.9")
         for name, value in (("k", self.k), ("n_init", self.n_init), ("ref_rank", self.ref_rank)):
             if isinstance(value, int) and value < 1:
                 raise BadOption(f"{name} is {value}, below 1.", hint="1 or more")
@@ -105,6 +121,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "reweight": "both",
                 "ref_rank": "mean",
                 "n_init": 10,
+                "units": "clustered",
+                "balance": 0.9,
             }
         )
     }
@@ -112,19 +130,55 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 def lego(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
-    """k centroids of the units of all updates, in float64, and what the module's documentation lists."""
-    from loramerge.linalg.units import nothing, pool, total_bias
+    """k units made of those of all updates, in float64, and what the module's documentation lists."""
+    return _selected(updates, options, context) if options.units == "selected" else _grouped(updates, options, context)
+
+
+def _grouped(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
+    from loramerge.linalg.units import nothing, total_bias
 
     weighted = _weighing.weighted(updates, context)
-    units = pool(weighted)
-    living = _settled(units.take(units.sizes() > 0), options.gauge)
-    counts = {"units": len(living), "dead": len(units) - len(living)}
-    if not len(living):
+    living, found = clusters(weighted, options, context)
+    counts = {"units": len(living), "dead": sum(update.plain().rank for update in weighted) - len(living)}
+    if found is None:
         return Outcome([replace(nothing(updates[0].shape), bias=total_bias(weighted))], {**counts, "k": 0})
-    found = _clustered(living, options, zlib.crc32(f"{context.module}:{context.seed}".encode()))
     centroids, cancelled = _centroids(living, found, options)
     delta = replace(centroids.balanced().lowrank(), bias=total_bias(weighted))
     return Outcome([delta], {**counts, **_report(delta, weighted, living, found, options), "cancelled": cancelled})
+
+
+def clusters(weighted: Sequence[LowRank], options: Options, context: Context) -> tuple[Units, Clusters | None]:
+    """The living units of weighted updates as the gauge writes them, and their clusters; None where all are dead."""
+    from loramerge.linalg.units import pool
+
+    units = pool(weighted)
+    living = _settled(units.take(units.sizes() > 0), options.gauge)
+    seed = zlib.crc32(f"{context.module}:{context.seed}".encode())
+    return living, _clustered(living, options, seed) if len(living) else None
+
+
+def _selected(updates: Sequence[LowRank], options: Options, context: Context) -> Outcome:
+    from loramerge.linalg.units import pool
+    from loramerge.methods._reassembly import select
+
+    def rule(found: Joint) -> tuple[LowRank, Mapping[str, Any]]:
+        chosen = select(found, context.weights, options.k, options.balance)
+        living = sum(chosen.ranks)
+        factor = chosen.shortened if options.reweight in ("both", "parameters") else 1.0
+        if options.reweight in ("both", "output"):
+            factor *= (_reference(chosen.ranks, options.ref_rank) / living) ** 0.5
+        counts = {"k": chosen.core.rank, "all_kept": options.k >= living, "kept": list(chosen.left)}
+        return chosen.core.times(factor), {"units": living, **counts}
+
+    outcome = _inner.merged(updates, context, rule)
+    weighted = _weighing.weighted(updates, context)
+    units = pool([replace(outcome.delta, bias=None)]).balanced()
+    total = sum(update.plain().rank for update in weighted)
+    report = {"units": 0, "k": 0, **outcome.report}
+    if report["units"]:
+        report["energy"] = _energy(units.lowrank(), pool(weighted), weighted)
+    delta = replace(units.lowrank(), bias=outcome.delta.bias)
+    return Outcome([delta], {**report, "dead": total - report["units"]})
 
 
 def _settled(units: Units, gauge: str) -> Units:
@@ -173,7 +227,9 @@ def _centroids(units: Units, found: Clusters, options: Options) -> tuple[Units, 
         factor = factor.sqrt() if options.features == "product" else factor
         means = replace(means, a=means.a * factor, b=means.b * factor)
     if options.reweight in ("both", "output"):
-        means = replace(means, b=means.b * (_reference(units, options.ref_rank) / found.k) ** 0.5)
+        means = replace(
+            means, b=means.b * (_reference(units.owner.bincount().tolist(), options.ref_rank) / found.k) ** 0.5
+        )
     return means, int(gone.sum())
 
 
@@ -215,12 +271,12 @@ def _lengths(units: Units, options: Options) -> Tensor:
     return torch.maximum(a, b) if options.norm == "inf" else torch.hypot(a, b)
 
 
-def _reference(units: Units, ref_rank: str | int) -> float:
+def _reference(ranks: Sequence[int], ref_rank: str | int) -> float:
     """The r of √(r/k), from the adapters that have a living unit at all."""
     if isinstance(ref_rank, int):
         return ref_rank
-    ranks = units.owner.bincount().double()
-    return float(getattr(ranks[ranks > 0], ref_rank)())
+    living = [rank for rank in ranks if rank]
+    return sum(living) / len(living) if ref_rank == "mean" else float({"max": max, "min": min}[ref_rank](living))
 
 
 def _report(

@@ -7,13 +7,15 @@ from dataclasses import asdict
 import pytest
 import torch
 from safetensors.torch import load_file
+from spaces import polar, rotation
 
 from loramerge.core.lowrank import LowRank
 from loramerge.errors import BadOption
 from loramerge.linalg import cluster
 from loramerge.linalg.measure import norm, relative_error
+from loramerge.linalg.truncate import truncate_sum
 from loramerge.linalg.units import pool
-from loramerge.methods._method import Context
+from loramerge.methods._method import MERGE, Context
 from loramerge.methods.merge.lego import METHOD, PRESETS, Options, lego
 
 FEATURES, GAUGES = ("raw", "normalized", "product"), ("raw", "balanced", "signed")
@@ -388,6 +390,112 @@ def test_every_variant_runs_on_trained_adapters(trained):
         assert 0.2 < norm(outcome.delta) / max(norm(u) for u in updates) < 5
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("reweight", ["both", "parameters", "output", "none"])
+def test_selected_units_are_the_dense_formula(draw, reweight, balance):
+    updates, weights, k = [draw(3), draw(6, scale=20.0), draw(5, scale=0.1)], (1.0, -0.5, 2.0), 6
+    tasks = [torch.linalg.svd(w * x.dense(), full_matrices=False) for x, w in zip(updates, weights, strict=True)]
+    ranks = [x.rank for x in updates]
+    s = torch.cat([task.S[:r] for task, r in zip(tasks, ranks, strict=True)])
+    u = polar(torch.cat([task.U[:, :r] for task, r in zip(tasks, ranks, strict=True)], dim=1))
+    v = polar(torch.cat([task.Vh[:r].T for task, r in zip(tasks, ranks, strict=True)], dim=1))
+    sizes = torch.cat([x.dense().norm().expand(x.rank) for x in updates])
+    best = (s / sizes**balance).argsort(descending=True)[:k]
+    factor = s.norm() / s[best].norm() if reweight in ("both", "parameters") else 1.0
+    factor = factor * (14 / 3 / 14) ** 0.5 if reweight in ("both", "output") else factor
+
+    outcome = merge(updates, weights=weights, k=k, units="selected", reweight=reweight, balance=balance)
+
+    torch.testing.assert_close(outcome.delta.dense(), factor * (u[:, best] * s[best]) @ v[:, best].T)
+    owners = torch.repeat_interleave(torch.arange(3), torch.tensor(ranks))
+    assert outcome.report["kept"] == owners[best].bincount(minlength=3).tolist()
+
+
+def test_without_balance_selected_units_are_tsv_cut(trained):
+    updates = trained(3)
+    turned = MERGE["tsv"].apply(updates, MERGE["tsv"].options(), Context("layer.0", (1.0,) * 5)).delta
+
+    got = merge(updates, k=8, units="selected", balance=0.0, reweight="none").delta
+
+    assert relative_error(got, [truncate_sum([turned], 8).delta]) <= 1e-9
+
+
+def test_the_balance_decides_between_large_units_and_small_adapters():
+    # Shares at balance 1: 0.6 and 0.8 of the large adapter, 1 of the small one.
+    large, small = (
+        update(([3.0, 0.0, 0.0], [2.0, 0.0]), ([0.0, 4.0, 0.0], [0.0, 2.0])),
+        update(([0.0, 0.0, 1.0], [1.0, 0.0])),
+    )
+    options = {"k": 1, "units": "selected", "reweight": "none"}
+
+    large_first, small_first = (
+        merge([large, small], balance=0.0, **options),
+        merge([large, small], balance=1.0, **options),
+    )
+
+    assert large_first.report["kept"] == [1, 0]
+    assert small_first.report["kept"] == [0, 1]
+    assert merge([large, small], weights=(1.0, 0.1), balance=1.0, **options).report["kept"] == [1, 0]
+
+
+@pytest.mark.parametrize("reweight", ["parameters", "none"])
+def test_copies_give_the_adapter_back_when_selected(draw, reweight):
+    one = draw(7, scale=0.5, dtype=torch.float32)
+    copies = [shuffled(one, seed, signs=True, lengths=True) for seed in range(3)]
+
+    outcome = merge(copies, k=7, units="selected", reweight=reweight)
+
+    assert relative_error(outcome.delta, [one]) <= 1e-5
+    assert outcome.delta.rank == merge(copies, k=9, units="selected").delta.rank == 7
+
+
+def test_selected_units_do_not_depend_on_how_updates_are_written_down(trained):
+    updates = trained(2)
+    turn = rotation(8)
+    turned = [LowRank(b=x.b.double() @ turn, a=turn.T @ x.a.double(), scale=x.scale) for x in updates]
+    options = {"k": 8, "units": "selected"}
+
+    assert relative_error(merge(turned[::-1], **options).delta, [merge(updates, **options).delta]) <= 1e-6
+
+
+def test_selected_units_keep_the_length_of_all(trained):
+    updates, options = trained(1), {"units": "selected", "balance": 0.0}
+    whole = norm(merge(updates, k=40, reweight="none", **options).delta)
+
+    assert norm(merge(updates, k=8, reweight="none", **options).delta) < 0.99 * whole
+    assert norm(merge(updates, k=8, reweight="parameters", **options).delta) == pytest.approx(whole)
+    assert norm(merge(updates, k=8, **options).delta) == pytest.approx(whole * 0.2**0.5)
+
+
+def test_the_report_tells_whose_units_were_selected(trained):
+    outcome = merge(trained(3), k=8, units="selected")
+
+    assert json.loads(json.dumps(outcome.report)) == outcome.report
+    assert outcome.report["units"] == 40
+    assert sum(outcome.report["kept"]) == outcome.report["k"] == outcome.delta.rank == 8
+    assert min(outcome.report["kept"]) > 0
+    assert 0.5 < outcome.report["energy"] < 1
+    torch.testing.assert_close(outcome.delta.a.norm(dim=1), outcome.delta.b.norm(dim=0))
+
+
+def test_dead_updates_are_not_selected(draw):
+    one, bias = draw(4), draw(2, bias=True)
+
+    outcome = merge([one, bias.times(0.0), draw(3)], weights=(1.0, 1.0, 0.0), k=9, units="selected")
+    nothing = merge([bias.times(0.0), one], weights=(1.0, 0.0), k=2, units="selected")
+
+    assert relative_error(outcome.delta, [one]) <= 1e-12
+    assert (outcome.report["units"], outcome.report["dead"], outcome.report["kept"]) == (4, 5, [4, 0, 0])
+    assert not nothing.delta.dense().any()
+    assert nothing.report == {"units": 0, "dead": 6, "k": 0}
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.5, float("nan")])
+def test_a_balance_outside_zero_and_one_is_refused(balance):
+    with pytest.raises(BadOption, match="outside"):
+        Options(balance=balance)
+
+
 # With all units and nothing reweighted LEGO is the sum.
 _ALL = {"k": 10**6, "reweight": "none"}
 VARIANTS = [
@@ -395,4 +503,7 @@ VARIANTS = [
     ({**_ALL, "features": "product"}, {"idempotence"}),
     ({"k": 5, "features": "product"}, METHOD.breaks),
     ({"k": 5, "gauge": "raw", "features": "normalized"}, METHOD.breaks),
+    ({**_ALL, "units": "selected"}, {"linearity"}),
+    ({"k": 5, "units": "selected"}, set(METHOD.breaks) - {"gauge"}),
+    ({"k": 5, "units": "selected", "balance": 0.0}, set(METHOD.breaks) - {"gauge"}),
 ]
