@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from loramerge.api.suite import Asked as Asked
     from loramerge.api.units import assemble as assemble
     from loramerge.api.units import decompose as decompose
+    from loramerge.report.make import report as report
+    from loramerge.search.tune import Search as Search
+    from loramerge.search.tune import tune as tune
 
 _WHERE = {
     "Asked": "suite",
@@ -82,11 +85,19 @@ _WHERE = {
     "verify": "sources",
 }
 
-__all__ = sorted(_WHERE)
+# Built over this package and offered by it, so that everything a command does is found in one place.
+_ABOVE = {
+    "Search": "loramerge.search.tune",
+    "report": "loramerge.report.make",
+    "tune": "loramerge.search.tune",
+}
+
+__all__ = sorted([*_WHERE, *_ABOVE])
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that a command pays only for what it does.
-    if name not in _WHERE:
+    where = _ABOVE.get(name) or (f"loramerge.api.{_WHERE[name]}" if name in _WHERE else None)
+    if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"loramerge.api.{_WHERE[name]}"), name)
+    return getattr(import_module(where), name)

@@ -163,16 +163,17 @@ def suite(session: Session, asked: Asked, like: Adapter | None, heads: Heading) 
     named = [_named(text) for text in asked.tasks]
     data = [(name, _data(spec, root, asked)) for name, spec in named]
     device = resolve_device(session.device)
-    folder, base = basing.folder(session, asked.base)
+    folder, known = basing.folder(session, asked.base)
+    base = (like.base if like else None) or known
     model = open_model(folder, like, dtype=asked.dtype)
-    tasks = [_on_task(asked, model, name, found, heads) for name, found in data]
-    names = [task.name for task in tasks]
+    names = [name or found.name for name, found in data]
     if stray := [name for name in asked.own if name not in names]:
         raise BadOption(
             f"There is no task {stray[0]!r}.", where="--own", hint=", ".join(near(stray[0], names) or names)
         )
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadOption(f"Two tasks are called {twice.pop()!r}.", hint="--task NAME=PATH")
+    tasks = [_on_task(asked, model, name, found, heads) for name, found in data]
     notes = [note for task in tasks for note in task.prepared.notes]
     return Suite(session, asked, model, folder, base, tasks, device, notes)
 

@@ -83,13 +83,12 @@ def _listed(text: str | None) -> list[str]:
 def tune(refs: Sequence[str], values: dict[str, Any]) -> None:
     """Search as the flags say and show what was found."""
     with session() as (work, out):
-        from loramerge.search.tune import Search
-        from loramerge.search.tune import tune as run
+        from loramerge import api
 
         asked = asked_of(values)
         names = ("space", "sampler", "budget", "batch", "objective", "rank")
-        search = Search(**{name: values.pop(name) for name in names}, seed=values["seed"])
-        made = run(work, refs, asked, search, **values)
+        search = api.Search(**{name: values.pop(name) for name in names}, seed=values["seed"])
+        made = api.tune(work, refs, asked, search, **values)
         held = {row["candidate"]: row for row in made.data["held_out"]["means"]}
         name = made.data["winner"]["name"]
         facts = {

@@ -11,6 +11,7 @@ all adapters. Ways, round after round in one process:
 
     python tests/benchmarks/bench_evaluation.py [--threads 1] [--rounds 5] [--dtype F32]
     python tests/benchmarks/bench_evaluation.py --coefficients       linear candidates: coefficients or merged updates
+    python tests/benchmarks/bench_evaluation.py --memory             the memory of both, a process each
 
 Needs `[models]`.
 """
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from _harness import Used, compare, record, timed
+from _harness import Used, compare, process, record, script, timed
 from torch import Tensor, nn
 
 from loramerge.core.lowrank import LowRank
@@ -132,11 +133,6 @@ def ways(count: int, items: int, tokens: int, dtype: torch.dtype) -> dict[str, C
     ids = torch.randint(WORDS, (items, tokens), generator=torch.Generator().manual_seed(2))
     peft, lean = with_peft(made, dtype), [with_peft(made[:1], dtype)]
     whole = Applied(model, candidates(made))
-    lot = Lot(tuple(range(items)), {"input_ids": ids}, tokens)
-
-    def run(module: nn.Module, inputs: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
-        states = module.model(**inputs).last_hidden_state
-        return states[:, -1, :1], states
 
     def documented() -> Tensor:
         found = []
@@ -155,15 +151,13 @@ def ways(count: int, items: int, tokens: int, dtype: torch.dtype) -> dict[str, C
                 found.append(model.model(input_ids=ids).last_hidden_state)
         return torch.cat(found)
 
-    def together() -> Tensor:
-        return in_order(Passes(whole, run, ROWS).over(lot, range(count)), count, items)
-
-    def alone() -> Tensor:
-        rows = max(1, ROWS // (items * tokens))
-        parts = [min(rows, count - start) for start in range(0, count, rows)]
-        return torch.cat([model.model(input_ids=repeated(ids, part)).last_hidden_state for part in parts])
-
-    return {"peft": documented, "peft-lean": one_loaded, "loop": loop, "together": together, "base": alone}
+    return {
+        "peft": documented,
+        "peft-lean": one_loaded,
+        "loop": loop,
+        "together": partial(last_states, whole, ids, count),
+        "base": partial(on_rows, model, ids, count),
+    }
 
 
 def main() -> None:
@@ -173,14 +167,20 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["F32", "BF16"], default="F32")
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes")
     parser.add_argument("--coefficients", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--once", nargs=2, metavar=("WAY", "COUNT"), help="what a process of --memory does")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     with torch.inference_mode():
-        if chosen.coefficients:
+        if chosen.memory:
+            memory()
+        elif chosen.once:
+            once(chosen.once[0], int(chosen.once[1]))
+        elif chosen.coefficients:
             coefficient_form(chosen.rounds)
-            return
-        for shape in SHAPES[: chosen.shapes]:
-            one_shape(shape, chosen.rounds, chosen.dtype)
+        else:
+            for shape in SHAPES[: chosen.shapes]:
+                one_shape(shape, chosen.rounds, chosen.dtype)
 
 
 def one_shape(shape: tuple[int, int, int], rounds: int, dtype: str) -> None:
@@ -200,55 +200,77 @@ def one_shape(shape: tuple[int, int, int], rounds: int, dtype: str) -> None:
     )
 
 
+def mixtures(model: nn.Module, count: int) -> list[Candidate]:
+    """Random linear candidates of four sources."""
+    sources = candidates(updates(model, 4))
+    weights = torch.rand(count, 4, generator=torch.Generator().manual_seed(3)).tolist()
+    names = list(sources[0].terms)
+    return [combined(f"c{at}", sources, [dict.fromkeys(names, w) for w in row]) for at, row in enumerate(weights)]
+
+
+def last_states(applied: Applied, ids: Tensor, count: int) -> Tensor:
+    """The last hidden states of all candidates."""
+
+    def run(module: nn.Module, inputs: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
+        states = module.model(**inputs).last_hidden_state
+        return states[:, -1, :1], states
+
+    lot = Lot(tuple(range(len(ids))), {"input_ids": ids}, ids.shape[1])
+    return in_order(Passes(applied, run, ROWS).over(lot, range(count)), count, len(ids))
+
+
+def on_rows(model: nn.Module, ids: Tensor, count: int) -> Tensor:
+    """The base alone, on as many rows in passes of the same size."""
+    some = max(1, ROWS // ids.numel())
+    parts = [min(some, count - start) for start in range(0, count, some)]
+    return torch.cat([model.model(input_ids=repeated(ids, part)).last_hidden_state for part in parts])
+
+
 def coefficient_form(rounds: int) -> None:
     """Linear candidates of four sources: a row of coefficients each, or an update each."""
-    items, tokens = 1, 8
-    ids = torch.randint(WORDS, (items, tokens), generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(WORDS, (1, 8), generator=torch.Generator().manual_seed(2))
     model = base(torch.float32)
-    sources = candidates(updates(model, 4))
-    lot = Lot(tuple(range(items)), {"input_ids": ids}, tokens)
     for count in (8, 32, 128):
-        weights = torch.rand(count, 4, generator=torch.Generator().manual_seed(3))
-        rows = [
-            combined(
-                f"c{at}", sources, [dict.fromkeys(one.terms, float(w)) for one, w in zip(sources, row, strict=True)]
-            )
-            for at, row in enumerate(weights)
-        ]
+        rows = mixtures(model, count)
         held = {"coefficients": Applied(model, rows), "updates": Applied(model, [materialised(row) for row in rows])}
-        sizes = {name: megabytes(applied) for name, applied in held.items()}
-
-        def run(module: nn.Module, inputs: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
-            states = module.model(**inputs).last_hidden_state
-            return states[:, -1, :1], states
-
-        def together(applied: Applied, number: int) -> Tensor:
-            return in_order(Passes(applied, run, ROWS).over(lot, range(number)), number, items)
-
-        def alone(number: int) -> Tensor:
-            parts = range(0, number * tokens, ROWS)
-            return torch.cat(
-                [model.model(input_ids=repeated(ids, min(ROWS, number * tokens - p) // tokens))[0] for p in parts]
-            )
-
-        made = {name: partial(together, applied, count) for name, applied in held.items()}
+        made = {name: partial(last_states, applied, ids, count) for name, applied in held.items()}
         a, b = (way().double() for way in made.values())
         error = float((a - b).norm() / b.norm())
-        timers = {name: partial(timed, way) for name, way in {**made, "base": partial(alone, count)}.items()}
-        found = compare("coefficients", timers, rounds, candidates=count, tokens=tokens, error=error)
+        ways = {**made, "base": partial(on_rows, model, ids, count)}
+        found = compare(
+            "coefficients",
+            {name: partial(timed, way) for name, way in ways.items()},
+            rounds,
+            candidates=count,
+            error=error,
+        )
         took = {name: row["wall_s"] for name, row in found.items()}
         over = {name: took[name] - took["base"] for name in held}
-        record(
-            "coefficients-memory", candidates=count, **{f"{name}_mb": round(size, 1) for name, size in sizes.items()}
-        )
         print(
-            f"   {count} candidates: {sizes['coefficients']:.0f} MB of factors against {sizes['updates']:.0f}; over "
-            f"the base {over['coefficients'] / took['base']:.0%} against {over['updates'] / took['base']:.0%}, "
-            f"{over['coefficients'] / over['updates']:.2f} of it; differ by {error:.1e}",
+            f"   {count} candidates: over the base {over['coefficients'] / took['base']:.0%} against "
+            f"{over['updates'] / took['base']:.0%}, {over['coefficients'] / over['updates']:.2f} of it; "
+            f"differ by {error:.1e}",
             flush=True,
         )
-        del held, made, timers
+        del held, made, ways
         gc.collect()
+
+
+def memory() -> None:
+    """The most memory that a process takes with so many linear candidates."""
+    for count in (1, 8, 32, 128):
+        for way in ("coefficients", "updates"):
+            used = process(script("bench_evaluation.py", "--once", way, str(count)))
+            record("coefficients-memory", way=way, candidates=count, peak_mb=round(used.peak, 1))
+            print(f"{count:4} candidates as {way:12} {used.peak:6.0f} MB", flush=True)
+
+
+def once(way: str, count: int) -> None:
+    """One pass of linear candidates in one of the two ways."""
+    model = base(torch.float32)
+    rows = mixtures(model, count)
+    ids = torch.randint(WORDS, (1, 8), generator=torch.Generator().manual_seed(2))
+    last_states(Applied(model, rows if way == "coefficients" else [materialised(row) for row in rows]), ids, count)
 
 
 def materialised(row: Candidate) -> Candidate:
@@ -260,11 +282,6 @@ def materialised(row: Candidate) -> Candidate:
         for name, some in row.terms.items()
     }
     return Candidate(row.name, terms)
-
-
-def megabytes(applied: Applied) -> float:
-    """What the packed factors take."""
-    return sum(t.nbytes for site in applied.sites for t in (site.pack.a, site.pack.b)) / 2**20
 
 
 if __name__ == "__main__":

@@ -337,18 +337,25 @@ def evaluation(rows: Sequence[Row]) -> str:
 
 
 def _coefficients(rows: Sequence[Row]) -> str:
-    found = {(row["candidates"], row["way"]): row["wall_s"] for row in newest(rows, "coefficients", "candidates")}
-    memory = {row["candidates"]: row for row in newest(rows, "coefficients-memory", "candidates")}
+    took = {(row["candidates"], row["way"]): row["wall_s"] for row in newest(rows, "coefficients", "candidates")}
+    peak = {
+        (row["candidates"], row["way"]): row["peak_mb"] for row in newest(rows, "coefficients-memory", "candidates")
+    }
     lines = []
-    for count, kept in memory.items():
-        base = found[count, "base"]
-        over = {way: found[count, way] - base for way in ("coefficients", "updates")}
-        sizes = [f"{kept['coefficients_mb']:.0f}", f"{kept['updates_mb']:.0f}"]
-        shares = [f"{one / base:.0%}" for one in over.values()]
-        lines.append([count, *sizes, *shares, f"{over['coefficients'] / over['updates']:.2f}"])
-    header = ["linear candidates", "MB as coefficients", "MB as updates", "over the base", "as updates", "of it"]
-    said = "Linear merges of four sources, 1 × 8 tokens each (wanted: memory flat, at most 0.6 of the overhead):"
-    return f"{said}\n\n{_table(header, lines)}"
+    for count in sorted({count for count, _ in peak}):
+        sizes = [f"{peak[count, way]:.0f}" for way in ("coefficients", "updates")]
+        shares = ["", "", ""]
+        if (count, "base") in took:
+            base = took[count, "base"]
+            over = [took[count, way] - base for way in ("coefficients", "updates")]
+            shares = [*(f"{one / base:.0%}" for one in over), f"{over[0] / over[1]:.2f}"]
+        lines.append([count, *sizes, *shares])
+    header = ["linear candidates", "peak MB", "as updates", "time over the base", "as updates", "of it"]
+    said = (
+        "Linear merges of four sources, 1 × 8 tokens each, as coefficients or as updates written out (peak of each "
+        "process; wanted: memory flat, at most 0.6 of the overhead):"
+    )
+    return f"{said}\n\n{_table(header, lines)}\n\n![Peak memory](memory.svg)" if lines else ""
 
 
 def choice(rows: Sequence[Row]) -> str:

@@ -38,6 +38,9 @@ from loramerge.api.session import Session
 from loramerge.api.statistics import stats
 from loramerge.api.suite import Asked, Suite, again, suite
 from loramerge.errors import LoramergeError
+from loramerge.evaluation.candidate import Unit
+from loramerge.evaluation.candidate import scaled as times
+from loramerge.linalg.truncate import truncate_sum
 from loramerge.methods._method import MERGE
 from loramerge.search.tune import Search, tune
 
@@ -120,9 +123,9 @@ def one_group(group: Group, chosen: argparse.Namespace) -> None:
         merges = made(maker, group, methods, data)
         scales = best_scales(even, maker, merges)
         entries = [*maker.adapters(), *exact(maker, group)]
-        entries += [entry for entry, _ in merges.values()]
-        entries += [scaled(maker, *merges[name], factor) for name, factor in scales.items() if factor != 1.0]
-        found = tuned(session, group, asked, methods, data, chosen.budget)
+        entries += merges.values()
+        entries += [scaled(merges[name], factor) for name, factor in scales.items() if factor != 1.0]
+        found = tuned(session, group, asked, [name for name in methods if of_rank(name)], data, chosen.budget)
         entries.append(maker.merge(recipe(session, group, found["winner"]["point"], data), "tune"))
         table = evaluating.run(odd, entries)
     table["groups"] = apart(table, group, odd)
@@ -140,6 +143,11 @@ def fitting(count: int, data: Mapping[str, str]) -> list[str]:
     """The methods that take so many adapters, and statistics only where there are some."""
     names = [name for name in MERGE.names() if MERGE[name].least <= count <= (MERGE[name].most or count)]
     return [name for name in names if not MERGE[name].needs or data]
+
+
+def of_rank(name: str) -> bool:
+    """Whether a method can be asked for a rank."""
+    return MERGE[name].rank == "free" or "k" in MERGE[name].options.__dataclass_fields__
 
 
 def measured(session: Session, group: Group) -> dict[str, str]:
@@ -181,8 +189,11 @@ def recipe(session: Session, group: Group, point: Mapping[str, Any], data: Mappi
     )
 
 
-def made(maker: Maker, group: Group, methods: Sequence[str], data: Mapping[str, str]) -> dict[str, tuple[Entry, Any]]:
-    """Every method's merge at its defaults, and lego's other kind of units; those that refuse are named."""
+def made(maker: Maker, group: Group, methods: Sequence[str], data: Mapping[str, str]) -> dict[str, Entry]:
+    """Every method's merge at its defaults, and lego's other kind of units; those that refuse are named.
+
+    What a method makes of a larger rank than 8 is cut to it.
+    """
     found = {}
     points: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods}
     if "lego" in points:
@@ -190,24 +201,38 @@ def made(maker: Maker, group: Group, methods: Sequence[str], data: Mapping[str, 
     for name, point in points.items():
         began = time.monotonic()
         try:
-            what = recipe(maker.session, group, point, data)
-            found[name] = maker.merge(what, name), what
+            entry = maker.merge(recipe(maker.session, group, point, data), name)
         except LoramergeError as error:
             print(f"{name}: {error.message}", flush=True)
             continue
-        print(f"merged {name} in {time.monotonic() - began:.1f} s", flush=True)
+        entry = cut(entry)
+        found[entry.name] = entry
+        print(f"merged {entry.name} in {time.monotonic() - began:.1f} s", flush=True)
     return found
 
 
-def scaled(maker: Maker, entry: Entry, what: Any, factor: float) -> Entry:
+def cut(entry: Entry) -> Entry:
+    """The merge itself, or the closest one of rank 8 where it has more."""
+    rank = int(RANK)
+    updates = {
+        name: [unit.update.times(weight) for unit, weight in some] for name, some in entry.candidate.terms.items()
+    }
+    if all(sum(update.rank for update in some) <= rank for some in updates.values()):
+        return entry
+    terms = {name: ((Unit(truncate_sum(some, rank).delta), 1.0),) for name, some in updates.items()}
+    candidate = replace(entry.candidate, name=f"{entry.name} cut to {RANK}", terms=terms)
+    return replace(entry, candidate=candidate, facts={**entry.facts, "rank": RANK})
+
+
+def scaled(entry: Entry, factor: float) -> Entry:
     """The same merge at another scale."""
-    return maker.merge(replace(what, scale=factor), f"{entry.name} ×{factor:g}")
+    candidate = times(entry.candidate, factor, f"{entry.name} ×{factor:g}")
+    return replace(entry, candidate=candidate, facts={**entry.facts, "scale": factor})
 
 
-def best_scales(even: Suite, maker: Maker, merges: Mapping[str, tuple[Entry, Any]]) -> dict[str, float]:
+def best_scales(even: Suite, maker: Maker, merges: Mapping[str, Entry]) -> dict[str, float]:
     """For each method the scale with the best mean on the even items."""
-    entries = maker.adapters()
-    entries += [scaled(maker, *merge, factor) for merge in merges.values() for factor in SCALES]
+    entries = [*maker.adapters(), *(scaled(entry, factor) for entry in merges.values() for factor in SCALES)]
     means = {row["candidate"]: row["value"] for row in evaluating.run(even, entries)["means"]}
     found = {}
     for name in merges:

@@ -372,7 +372,8 @@ def test_flags_beside_a_recipe_that_says_them_are_refused(run, work, flag):
 def test_lego_takes_every_option_of_its_method(run, work):
     line = (
         "lego math-lora code-lora --k 3 --k-for *.v=2 --preset paper --reweight none --norm 2 --features product"
-        " --gauge balanced --units clustered --balance 0.5 --ref-rank max --n-init 2 --seed 5 -w 1 -w 0.5 -o made --dtype F64"
+        " --gauge balanced --units clustered --balance 0.5 --ref-rank max --n-init 2 --seed 5 -w 1 -w 0.5 -o made"
+        " --dtype F64"
     )
 
     run_all(run, [line])

@@ -34,7 +34,7 @@ def command(inputs: tuple[str, ...], **values: Any) -> None:
     Without an input, about the newest result. It is right on light and dark screens and on paper.
     """
     with session() as (work, out):
-        from loramerge.report.make import report
+        from loramerge import api
 
-        made = report(work, inputs, **values)
+        made = api.report(work, inputs, **values)
         out.result("Reported", made.facts, id="path")
