@@ -79,7 +79,10 @@ def _metrics(named: str, classes: int) -> list[Metric]:
 
 
 def _run(module: Any, inputs: Mapping[str, Any], count: int, *, classes: int) -> tuple[Any, Any]:
-    """(predicted, true, -log p of the true class) of each row. Raises IncompatibleError for a head with too few classes."""
+    """(predicted, true, -log p of the true class) of each row.
+
+    Raises IncompatibleError for a head with too few classes.
+    """
     import torch
 
     logits = module(**{name: value for name, value in inputs.items() if name != "label"}).logits.float()

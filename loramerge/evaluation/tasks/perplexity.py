@@ -29,6 +29,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.block < 2:
             raise BadOption(f"A block of {self.block} tokens predicts nothing.", hint="128")
+        if self.chars is not None and self.chars < 1:
+            raise BadOption(f"{self.chars} characters are no text.", hint="-T chars=60000")
 
 
 def count(data: Data, model: Model, options: Options) -> int:
