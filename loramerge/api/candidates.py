@@ -97,7 +97,8 @@ class Maker:
 
         work = prepare(self.session, recipe, self.opened)
         with one_thread():
-            if is_linear(work.plan):
+            # An update with DoRA is none of the source's own units.
+            if is_linear(work.plan) and not any(source.magnitudes for source in self.sources):
                 found = combined("", self.sources, coefficients(work.plan, work.inputs))
             else:
                 terms = {done.module: ((Unit(done.delta), 1.0),) for done in run(work.plan, work.inputs)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loramerge.api import opening, scoring
+from loramerge.api import basing, opening, scoring
 from loramerge.api.candidates import Entry, Maker, heads_of
 from loramerge.api.making import recipe_of
 from loramerge.api.path import places
 from loramerge.api.result import versions
 from loramerge.api.suite import Asked, Suite, suite
-from loramerge.errors import BadOption, NotFound, OutputExists, UsageError
+from loramerge.errors import BadOption, LoramergeError, NotFound, OutputExists, UsageError
 from loramerge.methods._method import MERGE
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def evaluate(
     started = time.monotonic()
     target = target_of(session, out, force)
     opened, maker = sources(session, refs, asked, allow_pickle)
+    merging = {**base_weights(session, asked, opened), **merging}
     entries = list(candidates(session, refs, maker, sweep or Sweep(), merging))
     if not entries:
         raise UsageError("There is nothing to evaluate.", hint="name adapters, --with-base, or --method")
@@ -96,6 +98,15 @@ def sources(
     work = recipe_of(session, refs, bases=())
     opened = opening.open_all(session, work.adapters, allow_pickle=allow_pickle) if work.adapters else []
     return opened, Maker(session, opened)
+
+
+def base_weights(session: Session, asked: Asked, opened: Sequence[opening.Opened]) -> dict[str, Any]:
+    """The base's weights for merges of DoRA: what the candidates are run on is there anyway."""
+    from loramerge.formats._dora import has_dora
+
+    if not any(has_dora(one.adapter) for one in opened):
+        return {}
+    return {"bases": [str(basing.folder(session, asked.base)[0])]}
 
 
 def candidates(
@@ -217,6 +228,8 @@ def target_of(session: Session, out: Path | None, force: bool) -> Path | None:
         raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
     if not target.parent.is_dir():
         raise NotFound("There is no such folder.", where=str(target.parent), hint="another -o")
+    if not os.access(target.parent, os.W_OK):
+        raise LoramergeError("The output cannot be written: Permission denied.", where=str(target), hint="another -o")
     return target
 
 

@@ -151,10 +151,19 @@ def chosen(count: int, part: Part, limit: int | None) -> list[int]:
     return list(found[{"all": 0, "even": 0, "odd": 1}[part] :: 1 if part == "all" else 2])
 
 
+_NOUNS: Mapping[Any, str] = {str: "text", int: "whole number", (int, float): "number", list: "list"}
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and (not isinstance(value, bool) or kind is bool)
+
+
 def field(data: Data, at: int, name: str, kind: type | tuple[type, ...]) -> Any:
     """A field of a row. Raises FormatError where it is missing or of another type."""
     found = data.rows[at].get(name)
-    if not isinstance(found, kind) or (isinstance(found, bool) and kind is not bool):
+    if name in data.rows[at] and not _is(found, kind):
+        raise FormatError(f"{name!r} is {found!r:.60}, which is no {_NOUNS[kind]}.", where=data.where(at))
+    if not _is(found, kind):
         there = ", ".join(map(str, data.rows[at])) or "nothing"
         raise FormatError(f"A row of a {data.kind} task has {name!r}: this has {there}.", where=data.where(at))
     return found

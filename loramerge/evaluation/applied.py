@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.core.arrays import tensor
 from loramerge.core.names import canonical, natural, place
-from loramerge.errors import IncompatibleError, ShapeMismatch, UnsupportedAdapter
+from loramerge.errors import IncompatibleError
 from loramerge.evaluation.bank import Bank, Step
 from loramerge.evaluation.candidate import Candidate
+from loramerge.evaluation.fitting import check, touched, weights
 from loramerge.evaluation.sharing import Layout, share
 from loramerge.models.layers import CONVOLUTION, EMBEDDING, kind_of, rows_in, rows_out, shape_of
-from loramerge.registry import near
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -160,35 +160,10 @@ def _hook(site: Site, layout: Layout, differs: bool) -> Callable[..., Tensor]:
     return hook
 
 
-def touched(candidate: Candidate) -> set[str]:
-    """The modules at which a candidate is not the base."""
-    owners = {name.rpartition(".")[0] for name in (*candidate.replaced, *candidate.rows)}
-    return {*(m for m, terms in candidate.terms.items() if terms), *candidate.magnitudes, *owners}
-
-
-def check(candidate: Candidate, there: Mapping[str, nn.Module], where: str) -> None:
-    """Raises IncompatibleError where a model lacks modules of a candidate (all are listed), ShapeMismatch otherwise."""
-    if lacking := [name for name in sorted(touched(candidate), key=natural) if name not in there]:
-        close = near(lacking[0], there)
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        raise IncompatibleError(
-            f"The base lacks {len(lacking)} of the modules of {candidate.name}: {', '.join(lacking[:5])}{more}.",
-            where=where,
-            hint=f"--base names the model that it was trained on (this has {', '.join(close) or 'none like it'})",
-        )
-    for name, terms in candidate.terms.items():
-        if kind_of(there[name]) is None:
-            raise UnsupportedAdapter(f"{name} is no layer that an update can be added to.", where=candidate.name)
-        for unit, _ in terms:
-            if (found := shape_of(there[name])) != unit.update.shape:
-                sides = " and ".join(f"{out}×{in_}" for out, in_ in (found, unit.update.shape))
-                raise ShapeMismatch(f"{name} is {sides} in base and adapter.", where=f"{where}, {candidate.name}")
-
-
 def _replaced(candidate: Candidate, name: str, module: nn.Module) -> dict[str, Tensor]:
     """Parameters of one module that a candidate has otherwise, on its device and in its dtype; equal ones left out."""
     found: dict[str, Tensor] = {}
-    for leaf, parameter in module.named_parameters(recurse=False):
+    for leaf, parameter in weights(module).items():
         key = f"{name}.{leaf}"
         if key in candidate.replaced:
             value = tensor(candidate.replaced[key]).to(dtype=parameter.dtype, device=parameter.device)
@@ -201,7 +176,7 @@ def _replaced(candidate: Candidate, name: str, module: nn.Module) -> dict[str, T
     return found
 
 
-class Apart(Exception):  # noqa: N818: nothing is wrong, the pass is to be made with one candidate after another
+class Apart(Exception):
     """A module is given what is no rows of candidates."""
 
 
@@ -234,6 +209,13 @@ def _replacing(site: Site, layout: Layout, x: Tensor, y: Tensor) -> Tensor:
     for at, xs, ys in zip(layout.here, x.chunk(layout.count), y.chunk(layout.count), strict=True):
         own = site.replaced[at]
         parts.append(_forward(site.module, own, xs) if own else ys)
+    if len({part.shape[1:] for part in parts}) > 1:
+        sizes = " and ".join(dict.fromkeys(str(part.shape[-1]) for part in parts))
+        raise IncompatibleError(
+            f"Candidates have heads of {sizes} outputs at {site.name}, which cannot be compared.",
+            where=site.name,
+            hint="--heads own gives all of them the head of the source that was trained for the task",
+        )
     return torch.cat(parts)
 
 

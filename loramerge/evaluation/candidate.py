@@ -36,6 +36,11 @@ class Unit:
         update = self.update
         return update.scale != 0 and bool((update.a != 0).any()) and bool((update.b != 0).any())
 
+    @cached_property
+    def size(self) -> float:
+        """scale · the largest of B · the largest of A."""
+        return abs(self.update.scale) * float(abs(self.update.b).max()) * float(abs(self.update.a).max())
+
 
 Terms = tuple[tuple[Unit, float], ...]
 """Σ coefficient · update of one module."""
@@ -77,6 +82,11 @@ class Candidate:
     def has_update(self) -> bool:
         """Whether some update with a coefficient is not zero."""
         return any(weight and unit.is_something for terms in self.terms.values() for unit, weight in terms)
+
+    @property
+    def size(self) -> float:
+        """About the largest number in any update: coefficient · scale · the largest of B · the largest of A."""
+        return max((abs(weight) * unit.size for terms in self.terms.values() for unit, weight in terms), default=0.0)
 
     @cached_property
     def key(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from loramerge.errors import IncompatibleError
 from loramerge.evaluation.applied import Applied
-from loramerge.evaluation.candidate import Candidate
+from loramerge.evaluation.candidate import Candidate, scaled
 from loramerge.evaluation.passes import GPU_ROWS, ROWS, Lot, Pass, Passes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 _ROUNDING = 1e-5
-"""What float32 may lose, of the largest number of an output. Narrower types lose more, which then counts as an effect."""
+"""What float32 may lose of the largest number of an output. Narrower types lose more: that counts as an effect."""
 
 
 class Store(Protocol):
@@ -113,7 +113,7 @@ class Bench:
 
 
 def _missing(lot: Lot, known: Sequence[set[int]], names: Sequence[int]) -> Iterator[tuple[Lot, Sequence[int]]]:
-    """The items of a lot that are not known of some candidates, with those candidates; the same lot where it is whole."""
+    """The items of a lot that are not known of some candidates, with those candidates; the lot itself where none is."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for at, items in enumerate(known):
         places = tuple(place for place, item in enumerate(lot.items) if names[item] not in items)
@@ -142,38 +142,48 @@ class _Effects:
     def __init__(self, applied: Applied, run: Run, check: bool) -> None:
         self.applied = applied
         self.run = run
+        self.first: dict[int, Lot] = {}
         self.unseen = {at for at, one in enumerate(applied.candidates) if check and one.has_update}
-        self.tried: set[int] = set()
-        self.plain: dict[str, Pass] = {}
+        self.plain: dict[str, Tensor] = {}
 
     def begin(self, lot: Lot, missing: Sequence[int]) -> None:
         """Run the twins of the candidates whose effect has not been seen over the first item of a lot."""
         self.plain = {}
-        self.first = lot.items[0]
+        self.item = lot.items[0]
         for at in sorted(self.unseen & set(missing)):
-            self.tried.add(at)
+            self.first[at] = lot.part(0, 1)
             twin = self.applied.candidates[at].plain
             if twin.key not in self.plain:
-                passes = Passes(Applied(self.applied.module, [twin], self.applied.where), self.run, 1)
-                self.plain[twin.key] = next(iter(passes.over(lot.part(0, 1), [0])))
+                self.plain[twin.key] = self._alone(twin, lot.part(0, 1))
 
     def look(self, found: Pass) -> None:
         """Compare what came of candidates with what came of their twins."""
-        if self.first not in found.items:
+        if self.item not in found.items:
             return
-        row = found.items.index(self.first)
+        row = found.items.index(self.item)
         for at, raw in zip(found.candidates, found.raw, strict=True):
-            if at in self.unseen and _differ(raw[row], self.plain[self.applied.candidates[at].plain.key].raw[0, 0]):
+            if at in self.unseen and _differ(raw[row], self.plain[self.applied.candidates[at].plain.key]):
                 self.unseen.discard(at)
 
     def complain(self) -> None:
         """Raises IncompatibleError for what was run and never showed an effect."""
-        if without := sorted(self.unseen & self.tried):
+        if without := [at for at in sorted(self.unseen & set(self.first)) if not self._shows(at)]:
             raise IncompatibleError(
                 "The output is the base's own, though the updates are not zero: they are not used by this task.",
                 where=", ".join(self.applied.candidates[at].name for at in without),
                 hint="--base names the model that they were trained on; --no-check goes on all the same",
             )
+
+    def _shows(self, at: int) -> bool:
+        """Whether a candidate's update shows when it is larger: a small one may be less than the rounding."""
+        candidate, item = self.applied.candidates[at], self.first[at]
+        louder = scaled(candidate, 1 / candidate.size, candidate.name)
+        return _differ(self._alone(louder, item), self._alone(candidate.plain, item))
+
+    def _alone(self, candidate: Candidate, item: Lot) -> Tensor:
+        """What comes of one item."""
+        passes = Passes(Applied(self.applied.module, [candidate], self.applied.where), self.run, 1)
+        return next(iter(passes.over(item, [0]))).raw[0, 0]
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

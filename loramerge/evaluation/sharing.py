@@ -82,7 +82,9 @@ def share(module: nn.Module, layout: Layout, differing: list[str], *, alike: boo
 def _beginning(layout: Layout) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         layout.shared = layout.differed = False
-        layout.rows = len(_first((*args, *kwargs.values())))
+        given = (*args, *kwargs.values())
+        if any(map(_is_tensor, given)):
+            layout.rows = len(_first(given))
 
     return hook
 
@@ -152,16 +154,19 @@ def _widening(layout: Layout, narrowed: _Narrowed) -> Callable[..., Any]:
 
 def _first(values: tuple[Any, ...]) -> Tensor:
     """The first tensor: of a model its inputs, of a block the hidden states."""
+    found: Tensor = next(filter(_is_tensor, values))
+    return found
+
+
+def _is_tensor(value: Any) -> bool:
     import torch
 
-    return next(value for value in values if isinstance(value, torch.Tensor) and value.ndim)
+    return isinstance(value, torch.Tensor) and value.ndim > 0
 
 
 def _each(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The function of a tensor, or of those of a tuple or mapping (cosines and sines); all else as it is."""
-    import torch
-
-    if isinstance(value, torch.Tensor) and value.ndim:
+    if _is_tensor(value):
         return function(value)
     if isinstance(value, tuple):
         return tuple(_each(one, function) for one in value)

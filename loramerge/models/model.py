@@ -223,8 +223,10 @@ def _check_modules(module: Any, adapter: Adapter, folder: Path) -> None:
     there = dict(module.named_modules())
     if lacking := [name for name in adapter.modules if name not in there or kind_of(there[name]) is None]:
         close = near(lacking[0], [name for name, layer in there.items() if kind_of(layer)])
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
         raise IncompatibleError(
-            f"The base lacks {len(lacking)} of the {len(adapter.modules)} modules of {adapter.name}: {lacking[0]}.",
+            f"The base lacks {len(lacking)} of the {len(adapter.modules)} modules of {adapter.name}: "
+            f"{', '.join(lacking[:5])}{more}.",
             where=str(folder),
             hint=f"--base names the model that it was trained on (this has {', '.join(close) or 'none like it'})",
         )

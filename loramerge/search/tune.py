@@ -139,6 +139,7 @@ def tune(
     first = suite(session, asked, opened[0].adapter, heads)
     takes, notes = split_rows(first)
     chosen = again(first, replace(asked, takes=takes), heads).shuffled(search.seed)
+    merging = {**evaluating.base_weights(session, asked, opened), **merging}
     ground = Ground(maker, chosen, refs, search, merging)
     searched = space_of(search, maker, ground)
     plan = Plan(max(len(task.items) for task in chosen.tasks), search.budget, search.batch)

@@ -32,8 +32,12 @@ class Journal:
         return Table(self, task)
 
     def close(self) -> None:
-        """End the work on the file."""
+        """End the work on the file, which goes where nothing is in it."""
+        with closing(self._file.execute("SELECT 1 FROM observed LIMIT 1")) as found:
+            empty = found.fetchone() is None
         self._file.close()
+        if empty:
+            self.path.unlink(missing_ok=True)
 
     def rows(self, task: str, candidate: str) -> list[tuple[int, bytes]]:
         """(item, numbers) of a candidate."""
