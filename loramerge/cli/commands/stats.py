@@ -49,7 +49,7 @@ from loramerge.cli._session import session
 def command(ref: str | None, **values: Any) -> None:
     """Run a base, with the adapter REF on it if there is one, over a text and keep what its modules are given.
 
-    Of each module the Gram matrix of its inputs, as a mean over all tokens: what `regmean` needs, and
+    Of each module the Gram matrix of its inputs, as a mean over all tokens: what `regmean` and `local-tsv` need, and
     the metric of activation-aware truncation. With --fisher also what `fisher` needs. Without REF, --like or
     --modules say which modules. Needs the extra `models`.
     """

@@ -28,16 +28,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loramerge.errors import BadOption
+from loramerge.methods import _inputs
 from loramerge.methods._method import Context, Fold, Method, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from loramerge.core.lowrank import LowRank
-
-_SINGULAR = 1e-10
-"""Directions with less than this share of the largest are not seen: well above what rounding leaves."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class Options:
     alpha: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise BadOption(f"alpha is {self.alpha}, outside [0, 1].", hint="0.9")
+        _inputs.check_share("alpha", self.alpha, 0.9)
 
 
 @dataclass
@@ -72,9 +68,7 @@ def init(shape: tuple[int, int], options: Options, context: Context) -> State:
 def step(state: State, at: int, update: LowRank) -> State:
     """Takes in the at-th update."""
     flat, weight = update.plain(), state.weights[at]
-    measured = state.grams[at]
-    gram = measured * state.alpha
-    gram.diagonal().copy_(measured.diagonal())
+    gram = _inputs.damped(state.grams[at], state.alpha)
     left = flat.b * (flat.scale * weight)
     if state.moment is None or state.gram is None or state.total is None:
         state.moment, state.gram, state.total = left @ (flat.a @ gram), gram * weight, left @ flat.a
@@ -97,26 +91,9 @@ def finish(state: State) -> Outcome:
     assert state.total is not None
     weight = sum(state.weights) or 1.0
     mean = state.total.div_(weight)
-    merged = mean.add_(_solved(state.moment.addmm_(mean, state.gram, alpha=-1.0), state.gram))
+    merged = mean.add_(_inputs.solved(state.moment.addmm_(mean, state.gram, alpha=-1.0), state.gram))
     blocks = Blocks(Stack(merged[None]), lambda start, tile: tile[0])
     return Outcome(blocks=blocks, bias=None if state.bias is None else state.bias / weight)
-
-
-def _solved(right: Tensor, gram: Tensor) -> Tensor:
-    """X (out, in) with X · gram = right as far as there is one, zero where the gram is; writes into both."""
-    import torch
-
-    # Inputs of very different size would look singular otherwise.
-    root = gram.diagonal().abs().sqrt()
-    back = (1 / root).where(root > 0, 0.0)
-    right, even = right.mul_(back), gram.mul_(back).mul_(back[:, None])
-    # An input that never came has nothing on the right either.
-    even.diagonal().masked_fill_(root == 0, 1.0)
-    factor, failed = torch.linalg.cholesky_ex(even)
-    if not failed and float(factor.diagonal().min()) ** 2 > _SINGULAR:
-        return torch.cholesky_solve(right.T, factor).T * back
-    inverse: Tensor = torch.linalg.pinv(even, rtol=_SINGULAR, hermitian=True)
-    return right @ inverse * back
 
 
 METHOD = Method(
