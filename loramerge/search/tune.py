@@ -19,16 +19,13 @@ import numpy as np
 from loramerge import recipe
 from loramerge.api import evaluating
 from loramerge.api.candidates import Entry, Maker, heads_of
-from loramerge.api.making import recipe_of
 from loramerge.api.suite import Asked, OnTask, Suite, again, suite
-from loramerge.core.names import natural, place
 from loramerge.errors import BadOption, LoramergeError, UsageError
 from loramerge.evaluation import _files, metrics
-from loramerge.methods._method import MERGE
-from loramerge.search import space as spaces
 from loramerge.search.journal import Journal
 from loramerge.search.loop import Found, Plan, Trial, run
 from loramerge.search.objective import LORAHUB_L1, Measure, Objective, lorahub
+from loramerge.search.points import named, recipe_for, space_of
 from loramerge.search.samplers._sampler import SAMPLERS
 
 if TYPE_CHECKING:
@@ -83,7 +80,7 @@ class Ground:
 
     def recipe(self, point: Point) -> recipe.Recipe:
         """The merge that a point stands for."""
-        return recipe_for(self.maker, self.refs, point, self.search, self.merging)
+        return recipe_for(self.maker.session, self.refs, point, self.search.rank, self.merging)
 
     def entry(self, point: Point) -> Entry | None:
         """The candidate of a point; None where it cannot be merged, `why` says the reason then."""
@@ -141,7 +138,7 @@ def tune(
     chosen = again(first, replace(asked, takes=takes), heads).shuffled(search.seed)
     merging = {**evaluating.base_weights(session, asked, opened), **merging}
     ground = Ground(maker, chosen, refs, search, merging)
-    searched = space_of(search, maker, ground)
+    searched = space_of(search.space, maker, data=bool(merging.get("data")))
     plan = Plan(max(len(task.items) for task in chosen.tasks), search.budget, search.batch)
     with _open_journal(target.with_suffix(".journal"), force, _identity(ground, searched, plan)) as journal:
         objective = objective_of(ground)
@@ -174,91 +171,6 @@ def split_rows(made: Suite) -> tuple[dict[str, tuple[str | None, _files.Part]], 
         halves = f"the even rows of {task.data.split} chose, the odd ones are reported"
         notes.append(f"{task.name}: {told if dev else halves}")
     return takes, notes
-
-
-def space_of(search: Search, maker: Maker, ground: Ground) -> Space:
-    """The space of the texts, `*` standing for every source, and `@families` or `@layers` for rules of modules."""
-    usable = {
-        name: MERGE[name].options.__dataclass_fields__  # type: ignore[attr-defined]
-        for name in MERGE.names()
-        if not MERGE[name].needs or ground.merging.get("data")
-    }
-    count = len(maker.opened)
-    fitting = {n: f for n, f in usable.items() if MERGE[n].least <= count <= (MERGE[n].most or count)}
-    texts = list(search.space) or ["scale=log:0.3..3"]
-    return spaces.read([one for text in texts for one in _expanded(text, maker)], fitting)
-
-
-def _expanded(text: str, maker: Maker) -> list[str]:
-    """`weight.*` for each source, `@families` and `@layers` for each of them."""
-    name, equals, domain = text.partition("=")
-    if not name.startswith(spaces.WEIGHT):
-        return [text]
-    who, _, where = name.removeprefix(spaces.WEIGHT).partition("@")
-    if who != "*" and who not in maker.names:
-        raise BadOption(f"No source is called {who!r}.", where=text, hint=", ".join(maker.names))
-    modules = sorted({module for source in maker.sources for module in source.terms}, key=natural)
-    patterns = (
-        {"families": _families, "layers": _layers}[where](modules) if where in ("families", "layers") else [where]
-    )
-    sources = maker.names if who == "*" else [who]
-    at = [f"@{pattern}" if pattern else "" for pattern in patterns]
-    return [f"{spaces.WEIGHT}{source}{pattern}{equals}{domain}" for source in sources for pattern in at]
-
-
-def _families(modules: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(f"*.{module.rpartition('.')[2]}" for module in modules))
-
-
-def _layers(modules: Sequence[str]) -> list[str]:
-    """A pattern for the modules of each layer."""
-    found = []
-    for module in modules:
-        parts = module.split(".")
-        layer = place(module).layer
-        if layer is not None:
-            found.append(".".join(parts[: parts.index(str(layer)) + 1]) + ".*")
-    return list(dict.fromkeys(found))
-
-
-def recipe_for(
-    maker: Maker, refs: Sequence[str], point: Point, search: Search, merging: Mapping[str, Any]
-) -> recipe.Recipe:
-    """The merge that a point stands for: its method, options, scale, rank, and weights, for some modules or all."""
-    method = str(point.get("method", merging.get("method", "linear")))
-    weights = {
-        name.removeprefix(spaces.WEIGHT): value for name, value in point.items() if name.startswith(spaces.WEIGHT)
-    }
-    fields = MERGE[method].options.__dataclass_fields__  # type: ignore[attr-defined]
-    options = {name: value for name, value in point.items() if name in fields}
-    rank = str(point["rank"]) if "rank" in point else search.rank
-    what: dict[str, Any] = {**merging, "method": method, "scale": float(point.get("scale", 1.0))}
-    if MERGE[method].rank == "own":
-        # A method that decides its rank is asked for as many units.
-        if "k" in fields and "k" not in options and rank is not None and str(rank).isdecimal():
-            options["k"] = int(rank)
-        rank = None
-    rules: dict[str, list[str]] = {}
-    for key, value in weights.items():
-        name, at, pattern = key.partition("@")
-        if at:
-            rules.setdefault(pattern, []).append(f"weight.{name}={value!r}")
-    everywhere = [f"{name}={value!r}" for name, value in weights.items() if "@" not in name]
-    return recipe_of(
-        maker.session,
-        refs,
-        options=options,
-        rank=rank,
-        weights=everywhere,
-        rules=[f"{pattern}:{','.join(found)}" for pattern, found in rules.items()],
-        **what,
-    )
-
-
-def named(point: Point) -> str:
-    """A point in short."""
-    told = [f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items()]
-    return " ".join(text.removeprefix("method=") for text in told) or "default"
 
 
 def objective_of(ground: Ground) -> Objective:

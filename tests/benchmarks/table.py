@@ -33,7 +33,6 @@ from _harness import record
 
 from loramerge.api import evaluating
 from loramerge.api.candidates import Entry, Maker, heads_of
-from loramerge.api.making import recipe_of
 from loramerge.api.session import Session
 from loramerge.api.statistics import stats
 from loramerge.api.suite import Asked, Suite, again, suite
@@ -42,6 +41,7 @@ from loramerge.evaluation.candidate import Unit
 from loramerge.evaluation.candidate import scaled as times
 from loramerge.linalg.truncate import truncate_sum
 from loramerge.methods._method import MERGE
+from loramerge.search.points import recipe_for
 from loramerge.search.tune import Search, tune
 
 SHARED = Path(os.environ.get("LORAMERGE_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data"
@@ -171,22 +171,9 @@ def _lines(task: str) -> list[str]:
 
 
 def recipe(session: Session, group: Group, point: Mapping[str, Any], data: Mapping[str, str]) -> Any:
-    """The merge of a point: its method at rank 8 (a method that decides its rank is asked for 8 units)."""
-    method = str(point["method"])
-    fields = MERGE[method].options.__dataclass_fields__
-    options = {name: value for name, value in point.items() if name in fields}
-    own = MERGE[method].rank == "own"
-    if own and "k" in fields:
-        options.setdefault("k", int(RANK))
-    return recipe_of(
-        session,
-        group.adapters(),
-        method=method,
-        options=options,
-        rank=None if own else RANK,
-        scale=float(point.get("scale", 1.0)),
-        data=data if MERGE[method].needs else {},
-    )
+    """The merge of a point at rank 8 (a method that decides its rank is asked for 8 units)."""
+    needs = MERGE[str(point["method"])].needs
+    return recipe_for(session, group.adapters(), point, RANK, {"data": data if needs else {}})
 
 
 def made(maker: Maker, group: Group, methods: Sequence[str], data: Mapping[str, str]) -> dict[str, Entry]:
