@@ -15,7 +15,7 @@ from loramerge.api import basing
 from loramerge.errors import BadOption, FormatError, IncompatibleError
 from loramerge.evaluation import _files
 from loramerge.evaluation.harness import Bench, Observations, Store
-from loramerge.evaluation.tasks._task import TASKS, Prepared, Task, rows_of
+from loramerge.evaluation.tasks._task import TASKS, Prepared, Task, check_model, rows_of
 from loramerge.options import parse
 from loramerge.registry import near
 
@@ -155,7 +155,7 @@ def suite(session: Session, asked: Asked, like: Adapter | None, heads: Heading) 
     Raises NotFound, FormatError, BadOption and IncompatibleError for what does not go together, before anything runs.
     """
     from loramerge.engine.plan import resolve_device
-    from loramerge.models.model import open_model
+    from loramerge.models.model import CLASSES, open_model
 
     if not asked.tasks:
         raise BadOption("There is no task.", hint="--task FOLDER, or --task KIND:FILE")
@@ -165,7 +165,7 @@ def suite(session: Session, asked: Asked, like: Adapter | None, heads: Heading) 
     device = resolve_device(session.device)
     folder, known = basing.folder(session, asked.base)
     base = (like.base if like else None) or known
-    model = open_model(folder, like, dtype=asked.dtype)
+    model = open_model(folder, like, tasks=CLASSES, dtype=asked.dtype)
     names = [name or found.name for name, found in data]
     if stray := [name for name in asked.own if name not in names]:
         raise BadOption(
@@ -206,6 +206,7 @@ def _on_task(asked: Asked, model: Model, name: str, data: _files.Data, heads: He
     name = name or data.name
     kind = TASKS[data.kind]
     options = _options(kind, asked.options)
+    check_model(data.kind, model)
     of = kind.count(data, model, options)
     if kind.count is rows_of and not data.rows and not kind.read:
         raise FormatError(f"A {data.kind} task has rows of JSON.", where=str(data.path), hint="a file *.jsonl")

@@ -46,13 +46,17 @@ class Layout:
 
 
 def first_stack(module: nn.Module) -> tuple[str, list[nn.Module]]:
-    """The first list of like modules, which runs first: its name and its blocks; ("", []) where there is none."""
+    """The first list of like modules, which runs first: its name and its blocks; ("", []) where there is none.
+
+    Of an encoder-decoder the encoder's: the decoder is also run by itself, after what the encoder made.
+    """
     from torch import nn
 
-    for name, child in module.named_modules():
-        if isinstance(child, nn.ModuleList) and len(child) > 1 and len({type(block) for block in child}) == 1:
-            return name, list(child)
-    return "", []
+    whole: Any = module
+    whole = whole.get_encoder() if hasattr(whole, "config") and whole.config.is_encoder_decoder else whole
+    lists = (child for child in whole.modules() if isinstance(child, nn.ModuleList))
+    stack = next((blocks for blocks in lists if len(blocks) > 1 and len({type(block) for block in blocks}) == 1), None)
+    return next((name for name, child in module.named_modules() if child is stack), ""), list(stack or [])
 
 
 @contextmanager

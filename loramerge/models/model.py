@@ -6,7 +6,7 @@ Only safetensors are read and no code of a repository is run.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,8 +36,12 @@ CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "TOKEN_CLS": "AutoModelForTokenClassification",
     "FEATURE_EXTRACTION": "AutoModel",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
 }
-"""PEFT's task types that a text alone can be run through, and transformers' class for each."""
+"""PEFT's task types, and transformers' class for each."""
+
+OVER_TEXT = ("CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION")
+"""Those that a text alone can be run through; an encoder-decoder needs a beginning of the answer too."""
 
 _BY_NAME = {
     "ForCausalLM": "CAUSAL_LM",
@@ -84,28 +88,37 @@ class Model:
 
 
 def open_model(
-    folder: Path, adapter: Adapter | None = None, *, applied: Path | None = None, dtype: str = "F32", seed: int = 0
+    folder: Path,
+    adapter: Adapter | None = None,
+    *,
+    tasks: Collection[str] = OVER_TEXT,
+    applied: Path | None = None,
+    dtype: str = "F32",
+    seed: int = 0,
 ) -> Model:
     """The base in a folder, of the class that `adapter` was trained on, else of the one its config names.
 
-    `applied` is a folder of PEFT's that has the adapter, to put it on the base. Weights that are nowhere
-    are drawn with `seed`.
+    `tasks` are those that the caller can run. `applied` is a folder of PEFT's that has the adapter, to put it
+    on the base. Weights that are nowhere are drawn with `seed`.
     Raises MissingExtra, NotFound, FormatError for what is wrong with the base, UnsupportedAdapter for a
-    task that text is not enough for, IncompatibleError for an adapter that does not go with the base.
+    task that is none of `tasks`, IncompatibleError for an adapter that does not go with the base.
     """
     transformers = _library("transformers")
     if not (folder / "config.json").is_file():
         raise NotFound("There is no model here.", where=str(folder), hint="--base names a folder with config.json")
     with _quiet(transformers):
         config = _called(folder, transformers.AutoConfig.from_pretrained)
-        if config.is_encoder_decoder:
+        possible = [task for task in tasks if (task == "SEQ_2_SEQ_LM") == config.is_encoder_decoder]
+        if not possible:
             raise UnsupportedAdapter("An encoder-decoder cannot be run over plain text.", where=str(folder))
         if (labels := _labels(adapter)) is not None:
             config.num_labels = labels
-        task = _fitting(transformers, config, adapter, folder)
+        task = _fitting(transformers, config, adapter, folder, possible)
         tokenizer = _tokenizer(folder, transformers)
         module, missing = _base(folder, getattr(transformers, CLASSES[task]), config, dtype, seed)
         _check_vocabulary(tokenizer, module, folder)
+        if task == "SEQ_2_SEQ_LM":
+            begins_with(module)  # raises now, and not when much has been run
         if adapter is not None and applied is not None:
             module, missing = _adapted(module, adapter, applied), missing - set(adapter.extras)
     module.requires_grad_(False)
@@ -127,11 +140,11 @@ def _library(name: str) -> Any:
         ) from None
 
 
-def _fitting(transformers: Any, config: Any, adapter: Adapter | None, folder: Path) -> str:
-    """The first task whose class has the adapter's modules, seen without a weight. Raises as `open_model`."""
+def _fitting(transformers: Any, config: Any, adapter: Adapter | None, folder: Path, possible: Sequence[str]) -> str:
+    """The first possible task whose class has the adapter's modules, seen without a weight. Raises as `open_model`."""
     import torch
 
-    tasks = _tasks(adapter, config)
+    tasks = _tasks(adapter, config, possible)
     if adapter is None:
         return tasks[0]
     failure: IncompatibleError | None = None
@@ -149,18 +162,19 @@ def _fitting(transformers: Any, config: Any, adapter: Adapter | None, folder: Pa
     raise failure
 
 
-def _tasks(adapter: Adapter | None, config: Any) -> list[str]:
+def _tasks(adapter: Adapter | None, config: Any, possible: Sequence[str]) -> Sequence[str]:
     """What the adapter says, else what the base's class says and what else has other names for its modules."""
     said = adapter.config.get("task_type") if adapter else None
-    if said in CLASSES:
+    if said in possible:
         return [str(said)]
     if adapter is not None and said is not None:
+        way = "on an encoder-decoder" if config.is_encoder_decoder else "over plain text"
         raise UnsupportedAdapter(
-            f"An adapter for {said} cannot be run over plain text.", where=adapter.name, hint=", ".join(CLASSES)
+            f"An adapter for {said} cannot be run {way}.", where=adapter.name, hint=", ".join(possible)
         )
     architecture = (config.architectures or [""])[0]
     own = next((task for ending, task in _BY_NAME.items() if architecture.endswith(ending)), "FEATURE_EXTRACTION")
-    return list(dict.fromkeys([own, "SEQ_CLS", "CAUSAL_LM"]))
+    return [task for task in dict.fromkeys([own, "SEQ_CLS", "CAUSAL_LM"]) if task in possible] or possible
 
 
 def _labels(adapter: Adapter | None) -> int | None:
@@ -216,6 +230,18 @@ def _check_vocabulary(tokenizer: Any, module: Any, folder: Path) -> None:
             f"The tokenizer has {len(tokenizer):,} tokens and the model {rows:,}: they are not of one base.",
             where=str(folder),
         )
+
+
+def begins_with(module: Any) -> int:
+    """The token that an encoder-decoder's decoder is given first. Raises FormatError where the model does not say."""
+    named = (getattr(config, "decoder_start_token_id", None) for config in (module.generation_config, module.config))
+    if (found := next((token for token in named if isinstance(token, int)), None)) is None:
+        raise FormatError(
+            "The base does not say with which token its decoder begins.",
+            where=module.name_or_path,
+            hint="decoder_start_token_id in its config.json",
+        )
+    return found
 
 
 def _check_modules(module: Any, adapter: Adapter, folder: Path) -> None:

@@ -22,7 +22,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("loramerge", "torch", "numpy", "scikit-learn", "safetensors", "peft", "transformers", "huggingface-hub")
+PACKAGES = (
+    "loramerge",
+    "torch",
+    "triton",
+    "numpy",
+    "scikit-learn",
+    "safetensors",
+    "peft",
+    "transformers",
+    "huggingface-hub",
+)
 HERE = Path(__file__).parent
 
 
@@ -148,6 +158,13 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def gpu() -> dict[str, Any]:
+    """What numbers taken on a GPU depend on as well."""
+    import torch
+
+    return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
 
 
 def cores() -> int:

@@ -7,10 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 
 import torch
-from _harness import record
+from _harness import gpu, record
 from bench_kernels import RANK, drawn, looped, packed
 from torch import Tensor
 from torch.nn.functional import linear as base_product
@@ -49,8 +48,7 @@ def seconds(calls: Sequence[Callable[[], object]], *, graph: bool = True) -> flo
 
 def row(bench: str, way: str, wall: float, **fields: object) -> None:
     """Record and print one row; with `ratio` or `of_copy` among the fields."""
-    machine = {"device": torch.cuda.get_device_name(), "triton": metadata.version("triton"), "cuda": torch.version.cuda}
-    record(bench, way=way, wall_s=wall, **fields, **machine)
+    record(bench, way=way, wall_s=wall, **fields, **gpu())
     print(bench, way, f"{wall * 1e6:.1f} us", *(f"{key}={value}" for key, value in fields.items()), flush=True)
 
 

@@ -70,17 +70,17 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    shape.WORDS = WORDS
     generator = torch.Generator().manual_seed(2)
     prompts = torch.randint(WORDS, (chosen.items, PROMPT), generator=generator)
     choices = torch.randint(WORDS, (chosen.items, CHOICES, WIDTH), generator=generator)
     lengths = torch.full((chosen.items, CHOICES), WIDTH)
     inputs = {"prompt": prompts, "choices": choices, "lengths": lengths}
     lot = Lot(tuple(range(chosen.items)), inputs, PROMPT + CHOICES * WIDTH)
-    model = shape.base(torch.float32)
+    size = shape.Size(words=WORDS)
+    model = shape.base(torch.float32, size)
     made = shape.updates(model, ADAPTERS)
-    half = shape.base(torch.bfloat16)
-    peft = shape.with_peft(made, torch.float32)
+    half = shape.base(torch.bfloat16, size)
+    peft = shape.with_peft(model, made)
     ways: dict[str, Callable[[], Tensor]] = {
         "peft": partial(as_written, peft, prompts, choices),
         "peft-shared": partial(shared, peft, prompts, choices, lengths),

@@ -12,6 +12,7 @@ all adapters. Ways, round after round in one process:
     python tests/benchmarks/bench_evaluation.py [--threads 1] [--rounds 5] [--dtype F32]
     python tests/benchmarks/bench_evaluation.py --coefficients       linear candidates: coefficients or merged updates
     python tests/benchmarks/bench_evaluation.py --memory             the memory of both, a process each
+    python tests/benchmarks/bench_evaluation.py --size 8b --device cuda --dtype BF16   decode steps and scoring on a GPU
 
 Needs `[models]`.
 """
@@ -21,9 +22,12 @@ from __future__ import annotations
 import argparse
 import gc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from _harness import Used, compare, process, record, script, timed
@@ -32,42 +36,68 @@ from torch import Tensor, nn
 from loramerge.core.lowrank import LowRank
 from loramerge.evaluation.applied import Applied
 from loramerge.evaluation.candidate import Candidate, Unit, combined
-from loramerge.evaluation.passes import ROWS, Lot, Pass, Passes, repeated
+from loramerge.evaluation.passes import GPU_ROWS, ROWS, Lot, Pass, Passes, repeated
 
-LAYERS, WIDTH, INNER, WORDS, RANK, ALPHA = 8, 512, 1376, 512, 16, 32
+RANK, ALPHA = 16, 32
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHAPES = ((32, 1, 8), (8, 1, 32), (8, 1, 1), (8, 4, 64), (32, 4, 64), (2, 1, 8))
 """Adapters, items, tokens of an item."""
 
 
-def base(dtype: torch.dtype) -> nn.Module:
-    """The random Llama."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+@dataclass(frozen=True)
+class Size:
+    """The sides of a random Llama."""
+
+    layers: int = 8
+    width: int = 512
+    inner: int = 1376
+    words: int = 512
+    heads: int = 8
+    shared_heads: int = 8
+    """Heads of keys and values."""
+
+
+SMALL = Size()
+
+
+def base(dtype: torch.dtype, size: Size = SMALL, device: str = "cpu") -> nn.Module:
+    """The random Llama, made where and as it is used."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=WIDTH,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        vocab_size=WORDS,
+        hidden_size=size.width,
+        intermediate_size=size.inner,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.shared_heads,
+        vocab_size=size.words,
         use_cache=False,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config).to(dtype).eval().requires_grad_(False)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval().requires_grad_(False)
 
 
 def updates(model: nn.Module, count: int) -> list[dict[str, LowRank]]:
-    """Random adapters of the model."""
-    generator = torch.Generator().manual_seed(1)
+    """Random adapters of the model, where it is."""
+    generator = torch.Generator(device_of(model)).manual_seed(1)
+
+    def drawn(*sides: int, like: Tensor) -> Tensor:
+        return torch.randn(*sides, generator=generator, dtype=like.dtype, device=like.device)
 
     def one(module: nn.Module) -> LowRank:
-        b = torch.randn(module.out_features, RANK, generator=generator) * 0.02
-        a = torch.randn(RANK, module.in_features, generator=generator) * 0.05
-        return LowRank(b.to(module.weight.dtype), a.to(module.weight.dtype), ALPHA / RANK)
+        b = drawn(module.out_features, RANK, like=module.weight) * 0.02
+        a = drawn(RANK, module.in_features, like=module.weight) * 0.05
+        return LowRank(b, a, ALPHA / RANK)
 
     sites = {name: module for name, module in model.named_modules() if name.endswith(TARGETS)}
     return [{name: one(module) for name, module in sites.items()} for _ in range(count)]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def candidates(made: list[dict[str, LowRank]]) -> list[Candidate]:
@@ -78,38 +108,38 @@ def candidates(made: list[dict[str, LowRank]]) -> list[Candidate]:
     ]
 
 
-def with_peft(made: list[dict[str, LowRank]], dtype: torch.dtype) -> nn.Module:
-    """The model with all adapters loaded by PEFT."""
+def with_peft(model: nn.Module, made: list[dict[str, LowRank]]) -> nn.Module:
+    """The model with all adapters loaded by PEFT: a model of its own, whose weights are the same memory."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), lora_dropout=0.0)
+    how = {"autocast_adapter_dtype": False, "low_cpu_mem_usage": True}
+    own = deepcopy(model, {id(weight): weight for weight in model.parameters()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = get_peft_model(base(dtype), config, adapter_name="a0", autocast_adapter_dtype=False)
+        peft = get_peft_model(own, config, adapter_name="a0", **how)
         for at in range(1, len(made)):
-            model.add_adapter(f"a{at}", config, autocast_adapter_dtype=False)
-    for name, module in model.named_modules():
+            peft.add_adapter(f"a{at}", config, **how)
+    for name, module in peft.named_modules():
         if hasattr(module, "lora_A"):
             key = name.removeprefix("base_model.model.")
             for at, some in enumerate(made):
-                module.lora_A[f"a{at}"].weight.data = some[key].a.clone()
-                module.lora_B[f"a{at}"].weight.data = some[key].b.clone()
-    return model.eval()
+                module.lora_A[f"a{at}"].weight = nn.Parameter(some[key].a, requires_grad=False)
+                module.lora_B[f"a{at}"].weight = nn.Parameter(some[key].b, requires_grad=False)
+    return peft.eval()
 
 
 @contextmanager
 def bare(model: nn.Module, some: dict[str, LowRank]) -> Iterator[None]:
     """One adapter on the model by nothing but a hook on each module."""
 
-    def hook(module: nn.Module, given: tuple[Tensor], output: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def hook(module: nn.Module, given: tuple[Tensor], output: Tensor, update: LowRank) -> Tensor:
         flat = output.view(-1, output.shape[-1])
-        return flat.addmm_(given[0].reshape(-1, given[0].shape[-1]) @ a, b).view(output.shape)
+        h = given[0].reshape(-1, given[0].shape[-1]) @ update.a.T
+        return flat.addmm_(h, update.b.T, alpha=update.scale).view(output.shape)
 
     there = dict(model.named_modules())
-    handles = [
-        there[name].register_forward_hook(partial(hook, a=update.a.T, b=update.b.T * update.scale))
-        for name, update in some.items()
-    ]
+    handles = [there[name].register_forward_hook(partial(hook, update=update)) for name, update in some.items()]
     try:
         yield
     finally:
@@ -126,38 +156,83 @@ def in_order(passes: Iterator[Pass], count: int, items: int) -> Tensor:
     return made.flatten(0, 1)
 
 
-def ways(count: int, items: int, tokens: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+@dataclass(frozen=True)
+class Setup:
+    """A model and its adapters, for every way."""
+
+    model: nn.Module
+    made: list[dict[str, LowRank]]
+    peft: nn.Module
+    lean: nn.Module
+    whole: Applied
+
+    @classmethod
+    def of(cls, model: nn.Module, count: int) -> Setup:
+        made = updates(model, count)
+        return cls(model, made, with_peft(model, made), with_peft(model, made[:1]), Applied(model, candidates(made)))
+
+
+@dataclass(frozen=True)
+class Past:
+    """What came before the inputs: a cache for each adapter's rows, and one for the rows of all."""
+
+    each: list[Any]
+    all: Any
+
+    @classmethod
+    def none(cls, count: int) -> Past:
+        return cls([None] * count, None)
+
+
+def ways(setup: Setup, ids: Tensor, past: Past) -> dict[str, Callable[[], Tensor]]:
     """Every way as a function that makes the last hidden states of all adapters, (adapters · items, tokens, width)."""
-    model = base(dtype)
-    made = updates(model, count)
-    ids = torch.randint(WORDS, (items, tokens), generator=torch.Generator().manual_seed(2))
-    peft, lean = with_peft(made, dtype), [with_peft(made[:1], dtype)]
-    whole = Applied(model, candidates(made))
+    model, count = setup.model, len(setup.made)
 
     def documented() -> Tensor:
         found = []
         for at in range(count):
-            peft.set_adapter(f"a{at}")
-            found.append(peft.base_model.model.model(input_ids=ids).last_hidden_state)
+            setup.peft.set_adapter(f"a{at}")
+            found.append(forward(setup.peft.base_model.model, ids, past.each[at]))
         return torch.cat(found)
 
     def one_loaded() -> Tensor:
-        return torch.cat([lean[0].base_model.model.model(input_ids=ids).last_hidden_state for _ in range(count)])
+        return torch.cat([forward(setup.lean.base_model.model, ids, cache) for cache in past.each])
 
     def loop() -> Tensor:
         found = []
-        for some in made:
+        for some, cache in zip(setup.made, past.each, strict=True):
             with bare(model, some):
-                found.append(model.model(input_ids=ids).last_hidden_state)
+                found.append(forward(model, ids, cache))
         return torch.cat(found)
 
-    return {
-        "peft": documented,
-        "peft-lean": one_loaded,
-        "loop": loop,
-        "together": partial(last_states, whole, ids, count),
+    def step() -> Tensor:
+        with setup.whole.on(range(count), sharing=False):
+            return base_step()
+
+    def base_step() -> Tensor:
+        return forward(model, repeated(ids, count), past.all)
+
+    found = {"peft": documented, "peft-lean": one_loaded, "loop": loop}
+    if past.all is not None:
+        return found | {"together": step, "base": base_step}
+    return found | {
+        "together": partial(last_states, setup.whole, ids, count),
         "base": partial(on_rows, model, ids, count),
     }
+
+
+def forward(model: nn.Module, ids: Tensor, cache: Any = None) -> Tensor:
+    """The last hidden states; the cache is left as it was."""
+    found: Tensor = model.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+    if cache is not None:
+        cache.crop(-ids.shape[1])
+    return found
+
+
+def difference(got: Tensor, wanted: Tensor) -> float:
+    """The relative difference, in the 2-norm."""
+    wanted = wanted.double()
+    return float((got.double() - wanted).norm() / wanted.norm())
 
 
 def main() -> None:
@@ -169,10 +244,17 @@ def main() -> None:
     parser.add_argument("--coefficients", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--once", nargs=2, metavar=("WAY", "COUNT"), help="what a process of --memory does")
+    parser.add_argument("--size", choices=["8b", "toy"], help="decode steps and scoring of a Llama of that size")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where that is")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    dtype = torch.bfloat16 if chosen.dtype == "BF16" else torch.float32
     with torch.inference_mode():
-        if chosen.memory:
+        if chosen.size:
+            import _evaluation_sized
+
+            _evaluation_sized.main(chosen.size, chosen.device, dtype, chosen.rounds)
+        elif chosen.memory:
             memory()
         elif chosen.once:
             once(chosen.once[0], int(chosen.once[1]))
@@ -180,24 +262,33 @@ def main() -> None:
             coefficient_form(chosen.rounds)
         else:
             for shape in SHAPES[: chosen.shapes]:
-                one_shape(shape, chosen.rounds, chosen.dtype)
+                one_shape(shape, chosen.rounds, dtype)
 
 
-def one_shape(shape: tuple[int, int, int], rounds: int, dtype: str) -> None:
+def one_shape(shape: tuple[int, int, int], rounds: int, dtype: torch.dtype) -> None:
     """All ways at one shape; what they make must agree."""
     count, items, tokens = shape
-    made = ways(count, items, tokens, torch.bfloat16 if dtype == "BF16" else torch.float32)
-    wanted, got = made["loop"]().double().flatten(), made["together"]().double().flatten()
-    error = float((wanted - got).norm() / wanted.norm())
+    made = ways(Setup.of(base(dtype), count), tokens_of(SMALL, items, tokens), Past.none(count))
+    error = difference(made["together"](), made["loop"]())
     timers: dict[str, Callable[[], Used]] = {name: partial(timed, way) for name, way in made.items()}
-    rows = compare("evaluation", timers, rounds, adapters=count, items=items, tokens=tokens, dtype=dtype, error=error)
-    took = {name: row["wall_s"] for name, row in rows.items()}
-    print(
-        f"   together: {took['peft'] / took['together']:.2f}× PEFT's loop, "
-        f"{took['peft-lean'] / took['together']:.2f}× with one loaded, {took['loop'] / took['together']:.2f}× our "
-        f"loop, {took['together'] / took['base']:.2f} of the base alone; differs by {error:.1e}",
-        flush=True,
-    )
+    shown = {"adapters": count, "items": items, "tokens": tokens, "dtype": name_of(dtype)}
+    tell({name: row["wall_s"] for name, row in compare("evaluation", timers, rounds, **shown, error=error).items()})
+    print(f"   differs by {error:.1e}", flush=True)
+
+
+def tokens_of(size: Size, items: int, tokens: int) -> Tensor:
+    """Random items."""
+    return torch.randint(size.words, (items, tokens), generator=torch.Generator().manual_seed(2))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return "BF16" if dtype == torch.bfloat16 else "F32"
+
+
+def tell(took: Mapping[str, float]) -> None:
+    """Print the other ways' times over that of one pass."""
+    ratios = [f"{way} {wall / took['together']:.2f}×" for way, wall in took.items() if way != "together"]
+    print(f"   over together: {', '.join(ratios)}", flush=True)
 
 
 def mixtures(model: nn.Module, count: int) -> list[Candidate]:
@@ -212,23 +303,28 @@ def last_states(applied: Applied, ids: Tensor, count: int) -> Tensor:
     """The last hidden states of all candidates."""
 
     def run(module: nn.Module, inputs: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
-        states = module.model(**inputs).last_hidden_state
+        states = forward(module, inputs["input_ids"])
         return states[:, -1, :1], states
 
     lot = Lot(tuple(range(len(ids))), {"input_ids": ids}, ids.shape[1])
-    return in_order(Passes(applied, run, ROWS).over(lot, range(count)), count, len(ids))
+    made = in_order(Passes(applied, run, rows_on(ids.device)).over(lot, range(count)), count, len(ids))
+    return made.unflatten(1, (ids.shape[1], -1))
 
 
 def on_rows(model: nn.Module, ids: Tensor, count: int) -> Tensor:
     """The base alone, on as many rows in passes of the same size."""
-    some = max(1, ROWS // ids.numel())
+    some = max(1, rows_on(ids.device) // ids.numel())
     parts = [min(some, count - start) for start in range(0, count, some)]
-    return torch.cat([model.model(input_ids=repeated(ids, part)).last_hidden_state for part in parts])
+    return torch.cat([forward(model, repeated(ids, part)) for part in parts])
+
+
+def rows_on(device: torch.device) -> int:
+    return GPU_ROWS if device.type == "cuda" else ROWS
 
 
 def coefficient_form(rounds: int) -> None:
     """Linear candidates of four sources: a row of coefficients each, or an update each."""
-    ids = torch.randint(WORDS, (1, 8), generator=torch.Generator().manual_seed(2))
+    ids = tokens_of(SMALL, 1, 8)
     model = base(torch.float32)
     for count in (8, 32, 128):
         rows = mixtures(model, count)
@@ -269,7 +365,7 @@ def once(way: str, count: int) -> None:
     """One pass of linear candidates in one of the two ways."""
     model = base(torch.float32)
     rows = mixtures(model, count)
-    ids = torch.randint(WORDS, (1, 8), generator=torch.Generator().manual_seed(2))
+    ids = tokens_of(SMALL, 1, 8)
     last_states(Applied(model, rows if way == "coefficients" else [materialised(row) for row in rows]), ids, count)
 
 

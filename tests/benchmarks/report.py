@@ -15,6 +15,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
 PAGE = HERE.parents[1] / "docs" / "performance.md"
+GPU = ("evaluation-8b", "kernels-cuda", "kernels-cuda-layer")
+"""What `cuda.sh` measures."""
 
 Row = Mapping[str, Any]
 
@@ -56,21 +58,24 @@ def page(rows: Sequence[Row]) -> str:
     for title, script, make in SECTIONS:
         body = make(rows)
         if body:
-            parts.append(f"## {title}\n\n{body}\n\n`tests/benchmarks/{script}`; {_machine(body_rows(rows, script))}.\n")
+            made = body_rows(rows, script)
+            source = f"`tests/benchmarks/{script}`; {_machine(made)}." if made else ""
+            parts.append("\n\n".join(filter(None, (f"## {title}", body, source))) + "\n")
     return "\n".join(parts)
 
 
 def body_rows(rows: Sequence[Row], script: str) -> list[Row]:
     """The rows that a script wrote."""
-    bench = script.removeprefix("bench_").removesuffix(".py")
-    return [row for row in rows if row["bench"] == bench]
+    benches = GPU if script == "cuda.sh" else [script.removeprefix("bench_").removesuffix(".py")]
+    return [row for row in rows if row["bench"] in benches]
 
 
 def _machine(rows: Sequence[Row]) -> str:
     row = rows[-1]
     counts = sorted({str(each["threads"]) for each in rows if "threads" in each})
     versions = row["versions"]
-    tools = ", ".join(f"{name} {versions[name]}" for name in ("loramerge", "torch", "peft") if name in versions)
+    names = ("loramerge", "torch", "peft", *(("triton", "transformers") if "cuda" in row else ()))
+    tools = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     load = f"; load {row['load_before']} before, {row['load_after']} after" if "load_before" in row else ""
     threads = f"; {' and '.join(counts)} threads" if counts else ""
     return f"{row['at']}, {row['cpu']} with {row['cores']} cores, Python {row['python']}, {tools}{threads}{load}"
@@ -358,6 +363,119 @@ def _coefficients(rows: Sequence[Row]) -> str:
     return f"{said}\n\n{_table(header, lines)}\n\n![Peak memory](memory.svg)" if lines else ""
 
 
+def on_a_gpu(rows: Sequence[Row]) -> str:
+    """What a GPU makes of it, each by itself."""
+    by: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["bench"] in GPU:
+            by.setdefault(row["device"], []).append(row)
+    if not by:
+        return "Not measured: no GPU was at hand; `tests/benchmarks/cuda.sh` measures it."
+    tables = (_gpu_passes, _gpu_kernels, _gpu_products, _gpu_layer)
+    parts = [f"### {device}\n\n" + "\n\n".join(make(own) for make in tables) for device, own in by.items()]
+    return "\n\n".join(parts)
+
+
+GPU_GOALS = {
+    (1, 1): "PEFT 20×, our loop 16×",
+    (16, 1): "our loop 8× (H200: 6×)",
+    (1, 64): "PEFT 8×, our loop 2.2× (H200: 1.7×)",
+    (1, 256): "our loop 1.0×, 1.20 of base",
+    (1, 512): "our loop 1.0×, 1.20 of base",
+}
+"""By items and tokens of each."""
+
+
+def _gpu_passes(rows: Sequence[Row]) -> str:
+    by: dict[tuple[int, int, int], dict[str, Row]] = {}
+    for row in newest(rows, "evaluation-8b", "items", "tokens", "past"):
+        by.setdefault((row["items"], row["tokens"], row["past"]), {})[row["way"]] = row
+    lines = []
+    for (items, tokens, past), ways in by.items():
+        ours = ways["together"]
+        ratios = [
+            _times(ways[way]["wall_s"] / ours["wall_s"]) if way in ways else "left out"
+            for way in ("peft", "peft-lean", "loop")
+        ]
+        bits = [
+            "yes" if ours["repeats"] else "no",
+            *(f"{ours[key]:.0e}" if ours[key] else "same" for key in ("alone", "base_alone")),
+        ]
+        what = f"decode {items} × {tokens} behind {past}" if past else f"score {items} × {tokens}"
+        times = [f"{ours['wall_s'] * 1000:.1f}", *ratios, f"{ours['wall_s'] / ways['base']['wall_s']:.2f}"]
+        differ = [f"{ours[key]:.0e}" for key in ("error", "error_peft")]
+        lines.append([what, *times, GPU_GOALS.get((items, tokens), ""), *differ, *bits])
+    header = [
+        "each adapter",
+        "ms",
+        "PEFT's loop over it",
+        "with one loaded",
+        "our loop",
+        "of base",
+        "wanted",
+        "differs from our loop",
+        "PEFT does",
+        "repeats",
+        "alone",
+        "base alone",
+    ]
+    said = (
+        "Whole passes: 32 adapters of rank 16 on all projections of a random Llama of 8B's shapes in bfloat16, with "
+        "32,000 words; hidden states only, called from Python, so that the host's time counts. A decode step is one "
+        "token for each of so many sequences. *Alone* is the largest difference of one adapter's numbers by itself "
+        "from those among the others, beside that of the base, whose products are the library's; wanted: same."
+    )
+    return f"{said}\n\n{_table(header, lines)}" if lines else "Whole passes: not measured."
+
+
+def _gpu_kernels(rows: Sequence[Row]) -> str:
+    found = newest(rows, "kernels-cuda", "rows")
+    by = {(row["way"], row.get("rows")): row for row in found}
+    lines = [
+        [
+            f"{count:,}",
+            *(f"{by[way, count]['of_copy']:.0%}" for way in ("shrink", "expand")),
+            f"{error['over_torch']:.2f}",
+            *("yes" if error[key] else "no" for key in ("repeats", "same_alone")),
+        ]
+        for (way, count), error in by.items()
+        if way == "error"
+    ]
+    header = ["rows", "shrink, of a copy's speed", "expand", "error over torch's", "repeats", "same alone"]
+    said = (
+        "Kernels by themselves, 32 adapters on 4,096 × 4,096. Wanted: 70 % of a copy's speed from 4,096 rows on, an "
+        "error of at most 1.5 of torch's, and the same bits again, alone and among others."
+    )
+    return f"{said}\n\n{_table(header, lines)}" if lines else "Kernels: not measured."
+
+
+def _gpu_products(rows: Sequence[Row]) -> str:
+    by = {(row["way"], row.get("rows")): row for row in newest(rows, "kernels-cuda", "rows")}
+    lines = [
+        [
+            f"{count:,}",
+            f"{base['wall_s'] * 1e6:.0f}",
+            *(f"{by[way, count]['ratio']:.2f}" for way in ("base, shrink, expand", "base_plus_lora")),
+        ]
+        for (way, count), base in by.items()
+        if way == "base" and ("base_plus_lora", count) in by
+    ]
+    header = ["rows", "base µs", "with shrink and expand", "in one kernel"]
+    said = "Beside the library's own product. Wanted from 8,192 rows on: 1.20, in one kernel 1.08."
+    return f"{said}\n\n{_table(header, lines)}" if lines else "Beside the library's own product: not measured."
+
+
+def _gpu_layer(rows: Sequence[Row]) -> str:
+    lines = [
+        [row["rows"], "graph" if row["graph"] else "Python", f"{row['over_floor']:.2f}", _times(row["of_loop"])]
+        for row in newest(rows, "kernels-cuda-layer", "rows", "graph")
+        if row["way"] == "together"
+    ]
+    header = ["rows of an adapter", "called from", "of base", "loop over it"]
+    said = "One layer's seven modules, 32 adapters at once or one after another:"
+    return f"{said}\n\n{_table(header, lines)}" if lines else "One layer's modules: not measured."
+
+
 def choice(rows: Sequence[Row]) -> str:
     """Multiple choice."""
     by: dict[int, dict[str, Row]] = {}
@@ -447,6 +565,7 @@ SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], str]]] = (
     ("Beside mergekit", "bench_mergekit.py", mergekit),
     ("What `--plan` estimates", "calibrate.py", calibrate),
     ("Many adapters in one pass", "bench_evaluation.py", evaluation),
+    ("On a GPU", "cuda.sh", on_a_gpu),
     ("Multiple choice", "bench_choice.py", choice),
     ("Racing candidates", "bench_racing.py", racing),
     ("Which merge is good", "table.py", table),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from place import Outcome, Place  # first: it puts the folders of the next ones on the path
@@ -74,7 +75,7 @@ def with_little_memory(more: int) -> Callable[[Place, str], Outcome]:
 
 
 @cache
-def base(kind: str, **config: int) -> Path:
+def base(kind: str, **config: Any) -> Path:
     return write_base(Path(tempfile.mkdtemp(prefix="loramerge-base-")), kind, **config)
 
 
@@ -96,6 +97,13 @@ def bert(here: Place) -> None:
         more = {"task_type": "SEQ_CLS", "modules_to_save": ["classifier"]}
         adapters.write_adapter(here.work / name, modules=CLASSES, extras=head, **more)
     task({}, [{"text": "the cat", "label": 1}, {"text": "a dog", "label": 0}])(here)
+
+
+def t5(here: Place, task: str = "SEQ_2_SEQ_LM", kind: str = "T5ForConditionalGeneration", **config: Any) -> None:
+    """./base is an encoder-decoder, ./a an adapter for it; or the one says that it is another, or the other does."""
+    (here.work / "base").symlink_to(base(kind, d_kv=8, **config))
+    modules = {f"{side}.block.1.layer.0.SelfAttention.q": (16, 16) for side in ("encoder", "decoder")}
+    adapters.write_adapter(here.work / "a", modules=modules, task_type=task)
 
 
 def task(info: object, rows: object = "") -> Arrange:
@@ -176,6 +184,7 @@ def read_only(here: Place) -> None:
 
 LM = "eval ./a ./b --base base --task perplexity:text.txt -T block=16"
 CLS = "eval ./a --base base --task sst2"
+CAT = written("rows.jsonl", '{"prompt": "a", "choices": ["cat"], "label": 0}')
 CHOICE, GENERATION = (f"eval ./a --base base --task {kind}:rows.jsonl" for kind in ("choice", "generation"))
 RowHere = partial(Row, run=here_and_now)
 
@@ -418,8 +427,54 @@ ROWS = [
         in_turn(bert, written("text.txt", TEXT)),
         "eval ./a --base base --task perplexity:text.txt",
         4,
-        "predicts tokens",
+        "needs a language model, and this is a classifier",
         "base",
+    ),
+    RowHere(
+        "perplexity by an encoder-decoder",
+        in_turn(t5, written("text.txt", TEXT)),
+        "eval ./a --base base --task perplexity:text.txt",
+        4,
+        "perplexity needs a language model, and this is an encoder-decoder",
+        "base",
+        "--task",
+    ),
+    RowHere(
+        "similarity by an encoder-decoder",
+        in_turn(t5, written("rows.jsonl", "{}")),
+        "eval ./a --base base --task similarity:rows.jsonl",
+        4,
+        "and this is an encoder-decoder",
+        "base",
+        "--task",
+    ),
+    RowHere("a choice by an encoder-decoder", in_turn(t5, CAT), CHOICE, 0, "1 (0.025–1)"),
+    RowHere(
+        "an encoder-decoder that does not say how its decoder begins",
+        in_turn(partial(t5, decoder_start_token_id=None), CAT),
+        CHOICE,
+        3,
+        "with which token its decoder begins",
+        "base",
+        "decoder_start_token_id",
+    ),
+    RowHere(
+        "a classifier's adapter on an encoder-decoder",
+        in_turn(partial(t5, task="SEQ_CLS"), CAT),
+        CHOICE,
+        3,
+        "SEQ_CLS cannot be run on an encoder-decoder",
+        "a",
+        "SEQ_2_SEQ_LM",
+    ),
+    RowHere(
+        "an encoder-decoder's adapter on another base",
+        in_turn(partial(t5, task="SEQ_2_SEQ_LM", kind="LlamaForCausalLM"), CAT),
+        CHOICE,
+        3,
+        "SEQ_2_SEQ_LM cannot be run over plain text",
+        "a",
+        "CAUSAL_LM",
     ),
     RowHere(
         "a choice longer than the context",

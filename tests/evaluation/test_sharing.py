@@ -95,6 +95,14 @@ def test_blocks_below_the_first_difference_run_for_one_candidate_only(tmp_path, 
     assert not torch.allclose(found[:ITEMS], found[-ITEMS:], atol=0.01)
 
 
+def test_of_an_encoder_decoder_only_the_encoder_is_shared():
+    """A decoder's blocks are no first stack, not even where the encoder has only one block."""
+    kind = "T5ForConditionalGeneration"
+
+    assert first_stack(base(kind))[0] == "encoder.block"
+    assert first_stack(base(kind, num_layers=1, num_decoder_layers=3)) == ("", [])
+
+
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_a_second_call_goes_on_with_the_keys_and_values_of_the_first(tmp_path, kind):
     """A prompt, then two choices after each; the lower blocks' cache has the rows of one candidate."""

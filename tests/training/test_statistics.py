@@ -406,6 +406,15 @@ def test_a_task_that_text_alone_is_not_enough_for_is_refused(session, base_of):
         measured(session, ref=ref, base=str(base_of("BertModel")))
 
 
+@pytest.mark.parametrize("task", ["SEQ_2_SEQ_LM", None])
+def test_an_encoder_decoder_is_refused(session, base_of, task):
+    modules = {"encoder.block.0.layer.0.SelfAttention.q": (128, 16)}
+    like = write_classifier(session, modules, task_type=task)
+
+    with pytest.raises(UnsupportedAdapter, match="An encoder-decoder cannot be run over plain text"):
+        measured(session, like=str(like), base=str(base_of("T5ForConditionalGeneration")))
+
+
 def test_without_the_extra_the_error_says_what_to_install(session, base_of, monkeypatch):
     base = str(base_of("BertModel"))
     monkeypatch.setitem(sys.modules, "transformers", None)

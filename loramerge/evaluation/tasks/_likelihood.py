@@ -1,8 +1,10 @@
-"""log p of tokens that go on from a prompt, whose keys and values are shared by all that goes on from it."""
+"""log p of tokens that go on from a prompt, which is read once for all that goes on from it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from loramerge.evaluation.tasks._decoding import read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,16 +24,14 @@ def continued(module: Any, prompt: Tensor, choices: Tensor, lengths: Tensor) -> 
     import torch
 
     rows, options, width = choices.shape
-    first = module(input_ids=prompt, use_cache=width > 1, logits_to_keep=1)
-    kept = first.logits[:, -1:].float().log_softmax(-1)
+    reading = read(module, prompt, goes_on=width > 1)
+    kept = reading.logits[:, None].log_softmax(-1)
     parts = kept.expand(-1, options, -1).gather(2, choices[:, :, :1])
     likeliest = kept.argmax(-1)[..., None] == choices[:, :, :1]
     if width > 1:
-        cache = first.past_key_values
-        del first
-        cache.batch_repeat_interleave(options)
+        reading.each(options)
         flat = choices.flatten(0, 1)
-        logits = module(input_ids=flat[:, :-1], past_key_values=cache, use_cache=True).logits.float()
+        logits = reading.then(flat[:, :-1])
         later = logits.log_softmax(-1).gather(2, flat[:, 1:, None])[..., 0].view(rows, options, -1)
         parts = torch.cat([parts, later], dim=-1)
         likeliest = torch.cat([likeliest, (logits.argmax(-1) == flat[:, 1:]).view(rows, options, -1)], dim=-1)

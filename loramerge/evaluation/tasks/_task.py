@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.errors import IncompatibleError
 from loramerge.evaluation.passes import Lot, Run
+from loramerge.models.model import OVER_TEXT
 from loramerge.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Prepared:
 class Task:
     """A kind of task. `Any` stands for its own options, and for data of a kind that reads its own.
 
-    `prepare(data, items, model, options)` takes the items with these numbers. `model`: the PEFT task type of the
-    class that it needs (None: whatever the adapter says). `count(data, model)`: how many items there are.
+    `prepare(data, items, model, options)` takes the items with these numbers. `models`: PEFT's task types of the
+    classes that it can be run on. `count(data, model)`: how many items there are.
     `heads`: a classifier's head decides, so candidates need one. `read(name, folder, options)`: of a kind whose tasks
     are no files but have names.
     """
@@ -51,13 +52,21 @@ class Task:
     prepare: Callable[[Any, Sequence[int], Model, Any], Prepared]
     options: type
     count: Callable[[Any, Model, Any], int]
-    model: str | None = None
+    models: Sequence[str] = OVER_TEXT
     heads: bool = False
     read: Callable[[str, Path, Any], Data] | None = None
 
 
 TASKS: Registry[Task] = Registry("loramerge.evaluation.tasks", "TASK", "kind of task")
 """Kinds of tasks."""
+
+_CALLED = {
+    "CAUSAL_LM": "a language model",
+    "SEQ_2_SEQ_LM": "an encoder-decoder",
+    "SEQ_CLS": "a classifier",
+    "TOKEN_CLS": "a classifier of tokens",
+    "FEATURE_EXTRACTION": "an encoder",
+}
 
 
 def rows_of(data: Data, model: Model, options: Any) -> int:
@@ -91,9 +100,12 @@ def encoded(model: Model, texts: Sequence[str], max_length: int | None, **option
     return [dict(zip(names, values, strict=True)) for values in zip(*(found[name] for name in names), strict=True)]
 
 
-def check_causal(model: Model, kind: str) -> None:
-    """Raises IncompatibleError for a model that does not predict tokens."""
-    if model.task != "CAUSAL_LM":
+def check_model(kind: str, model: Model) -> None:
+    """Raises IncompatibleError for a model that tasks of this kind cannot be run on."""
+    if model.task not in (possible := TASKS[kind].models):
+        needed = " or ".join(_CALLED[task] for task in possible)
         raise IncompatibleError(
-            f"A {kind} task needs a model that predicts tokens, and this is a {model.task} one.", where=model.where
+            f"A task of kind {kind} needs {needed}, and this is {_CALLED[model.task]}.",
+            where=model.where,
+            hint="another --task",
         )

@@ -3,7 +3,8 @@
 A prompt goes through the model once for all of its choices: its keys and values are kept, and every choice goes
 on from a copy. Logits are made only where a token is scored. Tokens of a choice are those that the tokenizer makes
 of prompt and choice together, after those that the prompt has in common with it for every choice; spaces that end a
-prompt belong to its choices.
+prompt belong to its choices. An encoder-decoder's encoder reads the prompt as a text of its own, and its decoder goes
+on with the choice, without the token that would end it: both as lm-evaluation-harness does.
 
 Observed: whether the choice with the largest Σ log p is right, or with the largest Σ log p / bytes.
 """
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation._files import field
 from loramerge.evaluation.metrics import mean, scored
+from loramerge.evaluation.tasks._decoding import room
 from loramerge.evaluation.tasks._likelihood import log_likelihoods
-from loramerge.evaluation.tasks._task import Prepared, Task, check_causal, lots_of, rows_of
+from loramerge.evaluation.tasks._task import Prepared, Task, lots_of, rows_of
 
 if TYPE_CHECKING:
     from loramerge.evaluation._files import Data
@@ -43,7 +45,6 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
     Raises FormatError for a row without choices or with a choice longer than the model takes; a prompt that is
     too long loses its beginning, which is noted.
     """
-    check_causal(model, "multiple choice")
     found, cut = [], 0
     for at, item in enumerate(items):
         fields, was_cut = _item(data, item, model, options)
@@ -67,33 +68,48 @@ def _item(data: Data, at: int, model: Model, options: Options) -> tuple[dict[str
     if not 0 <= label < len(choices):
         raise FormatError(f"There is no choice {label}: they are numbered from 0.", where=where)
     tokens, answers = continuations(model, prompt, choices)
-    room = model.longest - max(map(len, answers))
-    if room < 1:
+    longest = room(model, max(map(len, answers)))
+    if longest < 1:
         raise FormatError(
             f"A choice has {max(map(len, answers))} tokens, and the model takes {model.longest} with its prompt.",
             where=where,
             hint="shorter choices, or another base",
         )
     sizes = [len(choice.encode()) if options.normalize == "bytes" else 1 for choice in choices]
-    return {"prompt": tokens[-room:], "answers": answers, "sizes": sizes, "label": [label]}, len(tokens) > room
+    return {"prompt": tokens[-longest:], "answers": answers, "sizes": sizes, "label": [label]}, len(tokens) > longest
 
 
 def continuations(model: Model, prompt: str, choices: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Tokens of a prompt, at least one, and of each choice after it."""
+    """Tokens of a prompt, at least one, and of each choice after it, at least one. Raises FormatError."""
     spaces = len(prompt) - len(prompt.rstrip())
     prompt, lead = (prompt[:-spaces], prompt[-spaces:]) if spaces else (prompt, "")
     tokenizer = model.tokenizer
+    split = _apart if model.task == "SEQ_2_SEQ_LM" else _in_common
+    tokens, answers = split(tokenizer, prompt, [lead + choice for choice in choices])
+    if not all(answers):
+        raise FormatError("A choice has no token.")
+    if tokens:
+        return tokens, answers
+    first = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
+    if first is None:
+        raise FormatError("A prompt is empty, and the tokenizer has no token that begins a text.")
+    return [first], answers
+
+
+def _in_common(tokenizer: Any, prompt: str, choices: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """The tokens that a prompt has with each of its choices, and what comes then."""
     tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"]
-    whole = [tokenizer(prompt + lead + choice, verbose=False)["input_ids"] for choice in choices]
+    whole = [tokenizer(prompt + choice, verbose=False)["input_ids"] for choice in choices]
     # A tokenizer may join what ends the prompt with what begins a choice, and it may end every text with a token
     # of its own. So the prompt is what all have in common, and each choice what comes then, at least one token.
-    common = min(len(tokens), *(min(_agree(tokens, ids), len(ids) - 1) for ids in whole))
-    if common > 0:
-        return tokens[:common], [ids[common:] for ids in whole]
-    first = next((t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None), None)
-    if first is None or not all(whole):
-        raise FormatError("A prompt is empty, and the tokenizer has no token that begins a text.")
-    return [first], whole
+    common = max(0, min(len(tokens), *(min(_agree(tokens, ids), len(ids) - 1) for ids in whole)))
+    return tokens[:common], [ids[common:] for ids in whole]
+
+
+def _apart(tokenizer: Any, prompt: str, choices: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+    """A prompt as a text of its own, and each choice as the beginning of another: no token that ends it is scored."""
+    tokens: list[int] = tokenizer(prompt, verbose=False)["input_ids"] if prompt else []
+    return tokens, [tokenizer(choice, add_special_tokens=False, verbose=False)["input_ids"] for choice in choices]
 
 
 def _agree(a: Sequence[int], b: Sequence[int]) -> int:
@@ -129,4 +145,4 @@ def _run(module: Any, inputs: Mapping[str, Any], count: int) -> tuple[Any, Any]:
     return torch.stack([right, torch.ones_like(right), nll], dim=-1), totals
 
 
-TASK = Task(prepare, Options, rows_of, model="CAUSAL_LM")
+TASK = Task(prepare, Options, rows_of, models=("CAUSAL_LM", "SEQ_2_SEQ_LM"))

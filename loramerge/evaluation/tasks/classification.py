@@ -40,8 +40,6 @@ class Options:
 
 def prepare(data: Data, items: Sequence[int], model: Model, options: Options) -> Prepared:
     """Texts in lots of one length. Raises FormatError for a row without a text or with a label that is none."""
-    if model.task != "SEQ_CLS":
-        raise IncompatibleError("A classification needs a classifier.", where=model.where, hint="another --task")
     labels = [_label(data, at) for at in items]
     longest = min(options.max_length, model.longest)
     texts = [field(data, at, "text", str) for at in items]
@@ -96,4 +94,4 @@ def _run(module: Any, inputs: Mapping[str, Any], count: int, *, classes: int) ->
     return torch.stack([predicted, inputs["label"][:, 0].double(), nll.double()], dim=-1), logits
 
 
-TASK = Task(prepare, Options, rows_of, model="SEQ_CLS", heads=True)
+TASK = Task(prepare, Options, rows_of, models=("SEQ_CLS",), heads=True)

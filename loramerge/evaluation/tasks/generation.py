@@ -1,8 +1,9 @@
 r"""Generation: rows {"prompt": …, "answer": …}; greedy, and right where what is found in the text is the answer.
 
 Prompts of one length are decoded together, one token a pass for all candidates and rows, each row with its own
-keys and values. What counts of a text and of an answer is the last match of `pattern` (the whole, without it);
-gsm8k's is its last number: `-T pattern='(-?[\d,.]*\d)'`. Observed: whether they are equal.
+keys and values; an encoder runs once, and its decoder begins with the token that the model says. What counts of a
+text and of an answer is the last match of `pattern` (the whole, without it); gsm8k's is its last number:
+`-T pattern='(-?[\d,.]*\d)'`. Observed: whether they are equal.
 """
 
 from __future__ import annotations
@@ -15,13 +16,24 @@ from typing import TYPE_CHECKING, Any
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation._files import field
 from loramerge.evaluation.metrics import mean
-from loramerge.evaluation.tasks._task import Prepared, Task, check_causal, encoded, lots_of, rows_of
+from loramerge.evaluation.tasks._decoding import read, room
+from loramerge.evaluation.tasks._task import Prepared, Task, encoded, lots_of, rows_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from loramerge.evaluation._files import Data
     from loramerge.models.model import Model
+
+
+_BESIDES = (
+    "forced_bos_token_id",
+    "suppress_tokens",
+    "bad_words_ids",
+    "no_repeat_ngram_size",
+    "repetition_penalty",
+    "min_length",
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,10 @@ class Options:
 
 def prepare(data: Data, items: Sequence[int], model: Model, options: Options) -> Prepared:
     """Prompts in lots of one length. Raises FormatError where there is no room for an answer at all."""
-    check_causal(model, "generation")
     texts = [options.template.replace("{prompt}", field(data, at, "prompt", str)) for at in items]
     answers = [found_in(field(data, at, "answer", str), options.pattern) for at in items]
-    room = model.longest - options.tokens
-    if room < 1:
+    longest = room(model, options.tokens)
+    if longest < 1:
         raise FormatError(
             f"Answers of {options.tokens} tokens are longer than the {model.longest} that the model takes.",
             where=str(data.path),
@@ -61,12 +72,24 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
     lines = [line["input_ids"] for line in encoded(model, texts, None)]
     if empty := [at for at, line in enumerate(lines) if not line]:
         raise FormatError("A prompt has no token.", where=data.where(items[empty[0]]))
-    cut = sum(len(line) > room for line in lines)
-    numbered = [(at, {"prompt": line[-room:], "item": [at]}) for at, line in enumerate(lines)]
+    cut = sum(len(line) > longest for line in lines)
+    numbered = [(at, {"prompt": line[-longest:], "item": [at]}) for at, line in enumerate(lines)]
     lots = lots_of(numbered, cost=lambda one: len(one["prompt"]) + options.tokens)
-    note = f"{data.name}: {cut:,} prompts lost their beginning, for the model takes {model.longest} tokens"
+    notes = []
+    if cut:
+        notes.append(f"{data.name}: {cut:,} prompts lost their beginning, for the model takes {model.longest} tokens")
+    if others := _others(model):
+        notes.append(f"{data.name}: greedy decoding leaves out {', '.join(others)} of the base's generation config")
     run = partial(_run, tokenizer=model.tokenizer, answers=answers, options=options)
-    return Prepared(lots, run, [mean("exact match")], len(items), (note,) if cut else (), own_way=True)
+    # An encoder is given the prompts alone, which are alike.
+    own_way = model.task == "CAUSAL_LM"
+    return Prepared(lots, run, [mean("exact match")], len(items), tuple(notes), own_way)
+
+
+def _others(model: Model) -> list[str]:
+    """What the model's own generation would do besides taking the likeliest token."""
+    module: Any = model.module
+    return [name for name in _BESIDES if getattr(module.generation_config, name, None) not in (None, 0, 1.0, [])]
 
 
 def found_in(text: str, pattern: str) -> str:
@@ -116,13 +139,10 @@ def greedy(
 
     Ends when every row has ended.
     """
-    import torch
-
-    out = module(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    first = out.logits[:, -1].float()
+    reading = read(module, prompt)
     made: list[list[int]] = [[] for _ in range(len(prompt))]
     open_ = set(range(len(prompt)))
-    logits = first
+    logits = reading.logits
     for step in range(tokens):
         chosen = logits.argmax(-1)
         for row, token in enumerate(chosen.tolist()):
@@ -134,9 +154,8 @@ def greedy(
             open_ -= {row for row in open_ if stop in tokenizer.decode(made[row][-len(stop) - 8 :])}
         if not open_ or step + 1 == tokens:
             break
-        out = module(input_ids=chosen[:, None], past_key_values=out.past_key_values, use_cache=True, logits_to_keep=1)
-        logits = out.logits[:, -1].float()
-    return made, torch.as_tensor(first)
+        logits = reading.then(chosen[:, None])[:, -1]
+    return made, reading.logits
 
 
-TASK = Task(prepare, Options, rows_of, model="CAUSAL_LM")
+TASK = Task(prepare, Options, rows_of, models=("CAUSAL_LM", "SEQ_2_SEQ_LM"))

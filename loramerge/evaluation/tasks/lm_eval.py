@@ -19,7 +19,7 @@ from loramerge.evaluation.passes import Lot
 from loramerge.evaluation.tasks._answers import Answer, Ask, Score, Text, answers
 from loramerge.evaluation.tasks._harness import Loaded, load, quiet
 from loramerge.evaluation.tasks._harness_metrics import Columns, Key, columns, first
-from loramerge.evaluation.tasks._task import Prepared, Task, check_causal
+from loramerge.evaluation.tasks._task import Prepared, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,6 @@ def prepare(data: Loaded, items: Sequence[int], model: Model, options: Options) 
     Raises FormatError for requests that do not fit the model, IncompatibleError for answers that are drawn and for
     a task without a metric that is made of sums.
     """
-    check_causal(model, "lm-eval")
     requests = data.requests(items)
     with quiet():
         from loramerge.evaluation.tasks._harness_model import Asker
@@ -204,4 +203,4 @@ def _columns(task: Any, documents: Sequence[_Document]) -> Columns:
     return columns(values, functions, task.higher_is_better(), classes)
 
 
-TASK = Task(prepare, Options, count, model="CAUSAL_LM", read=read)
+TASK = Task(prepare, Options, count, models=("CAUSAL_LM",), read=read)

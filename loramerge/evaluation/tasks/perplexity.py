@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation.metrics import perplexity
-from loramerge.evaluation.tasks._task import Prepared, Task, check_causal, lots_of
+from loramerge.evaluation.tasks._task import Prepared, Task, lots_of
 
 if TYPE_CHECKING:
     from loramerge.evaluation._files import Data
@@ -40,7 +40,6 @@ def count(data: Data, model: Model, options: Options) -> int:
 
 def prepare(data: Data, items: Sequence[int], model: Model, options: Options) -> Prepared:
     """Blocks of the text. Raises FormatError for a text with less than one block."""
-    check_causal(model, "perplexity")
     size = _block(model, options)
     tokens = _tokens(data.text, model, options.chars)
     if not items:
@@ -75,4 +74,4 @@ def _run(module: Any, inputs: Mapping[str, Any], count: int) -> tuple[Any, Any]:
     return torch.stack([total, torch.full_like(total, ids.shape[1] - 1)], dim=-1), total
 
 
-TASK = Task(prepare, Options, count, model="CAUSAL_LM")
+TASK = Task(prepare, Options, count, models=("CAUSAL_LM",))

@@ -20,8 +20,28 @@ CLASSES = {
     "LlamaForCausalLM": "CAUSAL_LM",
     "BertForSequenceClassification": "SEQ_CLS",
     "BertModel": "FEATURE_EXTRACTION",
+    "T5ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "BartForConditionalGeneration": "SEQ_2_SEQ_LM",
 }
-TARGETS = {"LlamaForCausalLM": (["q_proj", "v_proj"], ["down_proj"])}
+TARGETS = {
+    "LlamaForCausalLM": (["q_proj", "v_proj"], ["down_proj"]),
+    # Of the encoder alone, of the decoder alone (its attention to the encoder too), of both.
+    "T5ForConditionalGeneration": (r"encoder\..*\.(q|wo)", r"decoder\..*\.(k|v|wi)", ["q", "v"]),
+    "BartForConditionalGeneration": (r".*encoder\..*(q_proj|fc1)", r".*decoder\..*(k_proj|fc2)", ["q_proj", "v_proj"]),
+}
+CONFIG = {
+    "T5ForConditionalGeneration": {"d_kv": 8, "d_ff": 32, "num_decoder_layers": 2, "spread": 0.3},
+    "BartForConditionalGeneration": {
+        "decoder_layers": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 64,
+        "spread": 0.3,
+        "forced_eos_token_id": None,
+    },
+}
+RANKS = (4, 2, 3)
 
 
 @dataclass
@@ -73,7 +93,7 @@ def desks(tmp_path_factory):
 
             folder = tmp_path_factory.mktemp(kind)
             # Weights as large as these make answers that differ.
-            write_base(folder / "base", kind, initializer_range=0.5)
+            write_base(folder / "base", kind, initializer_range=0.5, **CONFIG.get(kind, {}))
 
             def fresh():
                 with quiet():
@@ -89,14 +109,14 @@ def desks(tmp_path_factory):
                     task_type=CLASSES[kind],
                 )
                 for seed, (rank, targets) in enumerate(
-                    zip((4, 2), TARGETS.get(kind, (["query", "value"], ["dense"])), strict=True)
+                    zip(RANKS, TARGETS.get(kind, (["query", "value"], ["dense"])), strict=False)
                 )
             ]
             made[kind] = folder / "base", adapters
         base, adapters = made[kind]
         opened = [open_adapter(adapter) for adapter in adapters]
         candidates = [*(of_adapter(one) for one in opened), Candidate("base")]
-        return Desk(kind, base, adapters, open_model(base, opened[0]), candidates, work)
+        return Desk(kind, base, adapters, open_model(base, opened[0], tasks=[CLASSES[kind]]), candidates, work)
 
     return desk
 
@@ -105,6 +125,18 @@ def desks(tmp_path_factory):
 def causal(desks, tmp_path):
     """A language model with two adapters."""
     return desks("LlamaForCausalLM", tmp_path)
+
+
+@pytest.fixture(params=["LlamaForCausalLM", "T5ForConditionalGeneration", "BartForConditionalGeneration"])
+def speaker(request, desks, tmp_path):
+    """A model that makes texts, with adapters: two, or of an encoder-decoder three."""
+    return desks(request.param, tmp_path)
+
+
+@pytest.fixture(params=["T5ForConditionalGeneration", "BartForConditionalGeneration"])
+def seq2seq(request, desks, tmp_path):
+    """An encoder-decoder with an adapter of its encoder, one of its decoder and one of both."""
+    return desks(request.param, tmp_path)
 
 
 @pytest.fixture

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn import Linear
 
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation.applied import Applied
+from loramerge.evaluation.candidate import scaled
 from loramerge.evaluation.harness import Bench
 from loramerge.evaluation.passes import Passes
+from loramerge.evaluation.sharing import first_stack
 from loramerge.evaluation.tasks.choice import continuations
 
 ROWS = [
@@ -27,6 +30,8 @@ ROWS = [
 
 def whole_passes(desk, model, row):
     """Σ log p of every choice, each from one pass over prompt and choice."""
+    if model.config.is_encoder_decoder:
+        return whole_passes_of_two_texts(desk, model, row)
     tokenizer, totals = desk.model.tokenizer, []
     prompt = tokenizer(row["prompt"].rstrip())["input_ids"]
     for choice in row["choices"]:
@@ -37,27 +42,40 @@ def whole_passes(desk, model, row):
     return totals
 
 
+def whole_passes_of_two_texts(desk, model, row):
+    """The prompt is a text for the encoder, the choice are labels, neither begun nor ended by a token."""
+    tokenizer, totals = desk.model.tokenizer, []
+    prompt = row["prompt"].rstrip()
+    ids = torch.tensor([tokenizer(prompt)["input_ids"] if prompt else [tokenizer.bos_token_id]])
+    for choice in row["choices"]:
+        labels = torch.tensor([tokenizer(row["prompt"][len(prompt) :] + choice, add_special_tokens=False)["input_ids"]])
+        with torch.inference_mode():
+            logs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).logits.double()
+        totals.append(float(logs.log_softmax(-1)[0].gather(1, labels[0, :, None]).sum()))
+    return totals
+
+
 @pytest.mark.parametrize("activations", [1, 60, 10_000])
-def test_likelihoods_with_shared_prompts_are_those_of_whole_passes(causal, activations):
-    ready = causal.prepared("choice", ROWS)
-    passes = Passes(Applied(causal.model.module, causal.candidates), ready.run, activations)
+def test_likelihoods_with_shared_prompts_are_those_of_whole_passes(speaker, activations):
+    ready = speaker.prepared("choice", ROWS)
+    passes = Passes(Applied(speaker.model.module, speaker.candidates), ready.run, activations)
     found = {}
     for lot in ready.lots:
-        for one in passes.over(lot, range(3)):
+        for one in passes.over(lot, range(len(speaker.candidates))):
             for i, at in enumerate(one.candidates):
                 found |= {(at, item): one.raw[i, j].tolist() for j, item in enumerate(one.items)}
 
-    for at, model in enumerate(causal.one_at_a_time()):
+    for at, model in enumerate(speaker.one_at_a_time()):
         for item, row in enumerate(ROWS):
-            np.testing.assert_allclose(found[at, item], whole_passes(causal, model, row), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found[at, item], whole_passes(speaker, model, row), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("normalize", ["none", "bytes"])
-def test_the_likeliest_choice_is_the_answer(causal, normalize):
-    found = causal.observed("choice", ROWS, normalize=normalize)
+def test_the_likeliest_choice_is_the_answer(speaker, normalize):
+    found = speaker.observed("choice", ROWS, normalize=normalize)
 
-    for at, model in enumerate(causal.one_at_a_time()):
-        totals = [np.array(whole_passes(causal, model, row)) for row in ROWS]
+    for at, model in enumerate(speaker.one_at_a_time()):
+        totals = [np.array(whole_passes(speaker, model, row)) for row in ROWS]
         if normalize == "bytes":
             totals = [t / [len(c.encode()) for c in row["choices"]] for t, row in zip(totals, ROWS, strict=True)]
         right = [float(t.argmax() == row["label"]) for t, row in zip(totals, ROWS, strict=True)]
@@ -76,6 +94,28 @@ def test_prompts_run_once_for_all_their_choices(causal):
         Bench(module, rows=10_000).observe(causal.candidates, ready, check=False)
 
     assert rows == [(6, 5), (18, 7)]
+
+
+def test_an_encoder_runs_once_for_all_choices_and_what_candidates_share_once_for_all_of_them(seq2seq):
+    """Candidates of the decoder alone: the encoder's first block runs for one of them, its last for every one."""
+    decoders = [scaled(seq2seq.candidates[1], size, f"{size}") for size in (0.5, 1.0, 2.0)]
+    _, blocks = first_stack(seq2seq.model.module)
+    inner = [next(one for one in block.modules() if isinstance(one, Linear)) for block in blocks]
+    rows = [[], []]
+    hooks = [
+        one.register_forward_hook(lambda _, given, __, seen=seen: seen.append(len(given[0])))
+        for one, seen in zip(inner, rows, strict=True)
+    ]
+
+    ready = seq2seq.prepared("choice", [ROWS[0], ROWS[5]])
+    found = Bench(seq2seq.model.module, rows=10_000).observe(decoders, ready, check=False).observed
+    for hook in hooks:
+        hook.remove()
+
+    assert rows == [[2], [6]]
+    for at, one in enumerate(decoders):
+        alone = Bench(seq2seq.model.module, rows=10_000).observe([one], ready, check=False).observed
+        np.testing.assert_allclose(found[at], alone[0], rtol=1e-5)
 
 
 class Joining:
@@ -111,7 +151,9 @@ class Joining:
     ],
 )
 def test_a_choice_has_the_tokens_that_the_prompt_alone_does_not_give(pieces, ends, prompt, choices, wanted):
-    assert continuations(SimpleNamespace(tokenizer=Joining(pieces, ends)), prompt, choices) == wanted
+    model = SimpleNamespace(tokenizer=Joining(pieces, ends), task="CAUSAL_LM")
+
+    assert continuations(model, prompt, choices) == wanted
 
 
 def test_a_prompt_that_is_too_long_loses_its_beginning(causal):

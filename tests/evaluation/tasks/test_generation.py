@@ -25,7 +25,7 @@ def generated(desk, model, prompt, **options):
             pad_token_id=0,
             **options,
         )
-    return made[0, inputs["input_ids"].shape[1] :].tolist()
+    return made[0, 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1] :].tolist()
 
 
 def right(said, wanted):
@@ -41,38 +41,40 @@ def answered(desk, model, prompt):
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS[:3], PROMPTS[3:4], PROMPTS[4:5]], ids=len)
-def test_tokens_are_those_of_generate_with_each_adapter(causal, prompts):
-    ids = causal.model.tokenizer(prompts, return_tensors="pt")["input_ids"]
-    module = causal.model.module
+def test_tokens_are_those_of_generate_with_each_adapter(speaker, prompts):
+    ids = speaker.model.tokenizer(prompts, return_tensors="pt")["input_ids"]
+    module, count = speaker.model.module, len(speaker.candidates)
+    sharing = not speaker.prepared("generation", [{"prompt": "cat", "answer": "a"}], tokens=4).own_way
 
-    with torch.inference_mode(), Applied(module, causal.candidates).on(range(3), sharing=False):
-        made, _ = greedy(module, repeated(ids, 3), TOKENS, set())
+    with torch.inference_mode(), Applied(module, speaker.candidates).on(range(count), sharing=sharing):
+        made, _ = greedy(module, repeated(ids, count), TOKENS, set())
 
     wanted = [
-        generated(causal, model, prompt, eos_token_id=None) for model in causal.one_at_a_time() for prompt in prompts
+        generated(speaker, model, prompt, eos_token_id=None) for model in speaker.one_at_a_time() for prompt in prompts
     ]
     assert made == wanted
     assert len(set(map(tuple, made))) > 1
 
 
-def test_a_row_ends_at_a_token_that_ends_texts_and_others_go_on(causal):
-    ids = causal.model.tokenizer(PROMPTS[:3], return_tensors="pt")["input_ids"]
-    model = causal.one_at_a_time()[-1]
-    free = [generated(causal, model, prompt, eos_token_id=None) for prompt in PROMPTS[:3]]
-    stop = free[0][4]
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_row_ends_at_a_token_that_ends_texts_and_others_go_on(speaker, at):
+    ids = speaker.model.tokenizer(PROMPTS[:3], return_tensors="pt")["input_ids"]
+    model = speaker.one_at_a_time()[-1]
+    free = [generated(speaker, model, prompt, eos_token_id=None) for prompt in PROMPTS[:3]]
+    stop = free[0][at]
 
     with torch.inference_mode():
-        made, _ = greedy(causal.model.module, ids, TOKENS, {stop})
+        made, _ = greedy(speaker.model.module, ids, TOKENS, {stop})
 
     assert made == [tokens[: tokens.index(stop)] if stop in tokens else tokens for tokens in free]
 
 
 @pytest.mark.parametrize("activations", [1, 100, 10_000])
-def test_right_is_what_each_adapter_alone_would_say(causal, activations):
-    said = [[answered(causal, model, prompt) for prompt in PROMPTS] for model in causal.one_at_a_time()]
-    rows = [{"prompt": p, "answer": said[at % 3][at]} for at, p in enumerate(PROMPTS)]
+def test_right_is_what_each_adapter_alone_would_say(speaker, activations):
+    said = [[answered(speaker, model, prompt) for prompt in PROMPTS] for model in speaker.one_at_a_time()]
+    rows = [{"prompt": p, "answer": said[at % len(said)][at]} for at, p in enumerate(PROMPTS)]
 
-    found = causal.observed("generation", rows, tokens=TOKENS, activations=activations)
+    found = speaker.observed("generation", rows, tokens=TOKENS, activations=activations)
 
     wanted = [[right(one[at], rows[at]["answer"]) for at in range(len(PROMPTS))] for one in said]
     assert found[..., 0].tolist() == wanted
@@ -149,6 +151,30 @@ def test_what_counts_is_the_last_match(text, pattern, wanted):
 def test_options_that_cannot_be_are_errors(causal, options):
     with pytest.raises(BadOption):
         causal.prepared("generation", [{"prompt": "cat", "answer": "a"}], **options)
+
+
+def test_what_a_base_would_do_besides_is_told(seq2seq, monkeypatch):
+    row = {"prompt": "the cat", "answer": "a"}
+    plain = seq2seq.prepared("generation", [row], tokens=4)
+    monkeypatch.setattr(seq2seq.model.module.generation_config, "forced_bos_token_id", 5)
+    monkeypatch.setattr(seq2seq.model.module.generation_config, "no_repeat_ngram_size", 3)
+
+    forced = seq2seq.prepared("generation", [row], tokens=4)
+
+    assert plain.notes == ()
+    assert forced.notes == (
+        "task: greedy decoding leaves out forced_bos_token_id, no_repeat_ngram_size of the base's generation config",
+    )
+
+
+def test_a_prompt_and_its_answer_have_a_length_each_where_an_encoder_reads_the_prompt(seq2seq):
+    ready = seq2seq.prepared("generation", [{"prompt": "the cat " * 40, "answer": "a"}], tokens=64)
+
+    assert ready.lots[0].inputs["prompt"].shape == (1, 64)
+    assert ready.lots[0].inputs["prompt"][0, -1] == seq2seq.model.tokenizer.eos_token_id
+    assert ready.notes == ("task: 1 prompts lost their beginning, for the model takes 64 tokens",)
+    with pytest.raises(FormatError, match="Answers of 65 tokens are longer than the 64"):
+        seq2seq.prepared("generation", [{"prompt": "cat", "answer": "a"}], tokens=65)
 
 
 def test_answers_without_room_for_a_prompt_are_an_error(causal):

@@ -15,6 +15,8 @@ from loramerge import api
 from loramerge.api.suite import Asked
 from loramerge.errors import BadOption, FormatError, IncompatibleError, MissingExtra, NotFound, UnknownName
 from loramerge.evaluation import metrics
+from loramerge.evaluation.applied import Applied
+from loramerge.evaluation.passes import Passes
 from loramerge.evaluation.tasks._harness import _seeded
 from loramerge.evaluation.tasks._harness_metrics import columns
 
@@ -198,6 +200,41 @@ def test_every_metric_is_what_the_harness_gives_one_adapter_at_a_time(ours, refe
     apart = {task for task in TASKS if len({json.dumps(found[adapter, task]) for adapter in ADAPTERS}) == len(ADAPTERS)}
     assert apart >= {"choice", "said", "rolling", "last"}
     assert any(found[adapter, "made"]["exact_match,word"] > 0 for adapter in ADAPTERS)
+
+
+@with_harness
+def test_choices_after_an_encoder_are_scored_as_the_harness_does(seq2seq):
+    rows = [
+        {"prompt": "the cat sat on", "choices": [" the mat", " a dog under a tree and then away", " tree"], "label": 0},
+        {"prompt": "it was very  ", "choices": ["sad", "far away"], "label": 1},
+        {"prompt": "", "choices": ["the dog", "cat"], "label": 0},
+        {"prompt": "the cat " * 40, "choices": [" sat", " ran away"], "label": 0},
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+
+        def scored(model):
+            one = HFLM(model.eval(), tokenizer=seq2seq.model.tokenizer, backend="seq2seq", max_length=64, batch_size=1)
+            pairs = [(row["prompt"], choice) for row in rows for choice in row["choices"]]
+            asked = [Instance("loglikelihood", {}, pair, at) for at, pair in enumerate(pairs)]
+            return [score for score, _ in one.loglikelihood(asked, disable_tqdm=True)]
+
+        expected = [scored(model) for model in seq2seq.one_at_a_time()]
+
+    ready = seq2seq.prepared("choice", rows)
+    passes = Passes(Applied(seq2seq.model.module, seq2seq.candidates), ready.run, 10_000)
+    found = {
+        (at, item): one.raw[i, j].tolist()
+        for lot in ready.lots
+        for one in passes.over(lot, range(len(seq2seq.candidates)))
+        for i, at in enumerate(one.candidates)
+        for j, item in enumerate(one.items)
+    }
+    for at, wanted in enumerate(expected):
+        said = [score for item in range(len(rows)) for score in found[at, item]]
+        assert said == pytest.approx(wanted, rel=1e-5)
 
 
 @with_harness
