@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from loramerge.errors import FormatError
+from loramerge.errors import FormatError, LoramergeError
 
 
 class Journal:
@@ -46,12 +46,12 @@ class Journal:
             return found.fetchall()
 
     def insert(self, rows: Sequence[tuple[str, str, int, bytes]]) -> None:
-        """Keep rows, all or none. Raises FormatError where the disk does not take them."""
+        """Keep rows, all or none. Raises LoramergeError where the disk does not take them."""
         try:
             with self._file:
                 self._file.executemany("INSERT OR REPLACE INTO observed VALUES (?, ?, ?, ?)", rows)
         except sqlite3.Error as error:
-            raise FormatError(f"The journal cannot be written: {error}.", where=str(self.path)) from None
+            raise LoramergeError(f"The journal cannot be written: {error}.", where=str(self.path)) from None
 
 
 class Table:
