@@ -52,8 +52,8 @@ def test_a_parent_that_is_a_result_is_followed(session, sources):
 
     assert len(lines) == 5
     assert lines[1].startswith("├─ 0.5 × lego-2 (lego-2, sha256 ")
-    assert " = lego(features=" in lines[1]
-    assert ", k=2, n_init=10, norm=inf, ref_rank=mean, reweight=both)" in lines[1]
+    assert " = lego(balance=0.9, features=raw, gauge=raw, k=2, n_init=10, norm=inf, ref_rank=mean, " in lines[1]
+    assert lines[1].endswith("reweight=both, units=clustered)")
     assert lines[2].startswith("│  ├─ 1 × code-lora")
     assert lines[3].startswith("│  └─ 1 × math-lora")
     assert lines[4].startswith("└─ 0.5 × code-lora")

@@ -477,6 +477,8 @@ def test_a_call_amounts_to_a_recipe(session, two):
             "reweight": "both",
             "ref_rank": "mean",
             "n_init": 10,
+            "units": "clustered",
+            "balance": 0.9,
             "k": 8,
         },
         modules=(Rule("*.v", options={"k": 4}),),

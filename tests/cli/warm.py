@@ -15,13 +15,16 @@ from pkgutil import walk_packages
 import loramerge
 from loramerge.cli.main import main
 
+APART = ("hub.server", "demo", "kernels", "models", "training", "evaluation", "search", "report")
+"""What serves, shows or runs a model is no part of what is killed here; some of it needs extras."""
+
 
 def import_all() -> None:
-    """All of the package, and what it imports in its functions."""
-    names = [module.name for module in walk_packages(loramerge.__path__, "loramerge.")]
-    for name in names:
-        if not name.startswith(("loramerge.hub.server", "loramerge.demo")) and not name.endswith("__main__"):
-            import_module(name)
+    """All of the package that merges, and what it imports in its functions."""
+    apart = tuple(f"loramerge.{name}" for name in APART)
+    for module in walk_packages(loramerge.__path__, "loramerge."):
+        if not module.name.startswith(apart) and not module.name.endswith("__main__"):
+            import_module(module.name)
     for name in ("torch", "safetensors.torch", "yaml", "tomli_w", "filelock", "threadpoolctl", "rich.table"):
         import_module(name)
     from huggingface_hub import HfApi, ModelCardData, snapshot_download, try_to_load_from_cache  # noqa: F401
