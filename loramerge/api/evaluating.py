@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from loramerge.api.making import recipe_of
 from loramerge.api.path import places
 from loramerge.api.result import versions
 from loramerge.api.suite import Asked, Suite, suite
-from loramerge.errors import BadOption, LoramergeError, NotFound, OutputExists, UsageError
+from loramerge.errors import BadOption, UsageError
 from loramerge.methods._method import MERGE
 
 if TYPE_CHECKING:
@@ -220,16 +219,13 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
 
 
 def target_of(session: Session, out: Path | None, force: bool) -> Path | None:
-    """Where the output goes. Raises OutputExists, NotFound for a folder that is not there."""
+    """Where the output goes. Raises as `check_output`."""
+    from loramerge.workspace.tables import check_output
+
     if out is None:
         return None
     target = session.workspace.root / out.expanduser()
-    if target.is_dir() or (target.exists() and not force):
-        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
-    if not target.parent.is_dir():
-        raise NotFound("There is no such folder.", where=str(target.parent), hint="another -o")
-    if not os.access(target.parent, os.W_OK):
-        raise LoramergeError("The output cannot be written: Permission denied.", where=str(target), hint="another -o")
+    check_output(target, force)
     return target
 
 

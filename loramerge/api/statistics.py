@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from loramerge.api import basing
 from loramerge.api.opening import open_ref
 from loramerge.api.units import write_copy
-from loramerge.errors import BadOption, NotFound, OutputExists
+from loramerge.errors import BadOption
+from loramerge.workspace.tables import check_output
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
@@ -121,10 +122,7 @@ def _check(ref: str | None, like: str | None, modules: Sequence[str], target: Pa
         raise BadOption("REF has modules of its own, so --like does not apply.", hint="REF or --like, not both")
     if not (ref or like or modules):
         raise BadOption("Which modules are to be measured?", hint="REF, --like REF, or --modules '*.q_proj'")
-    if target.is_dir() or (target.exists() and not force):
-        raise OutputExists("The output is there already.", where=str(target), hint="--force, or another -o")
-    if not target.parent.is_dir():
-        raise NotFound("There is no such folder.", where=str(target.parent), hint="another -o")
+    check_output(target, force)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loramerge.api.result import versions
-from loramerge.errors import BadOption, NotFound, OutputExists
+from loramerge.errors import BadOption
 from loramerge.report import words
 from loramerge.report.material import Material, gather
 from loramerge.report.page import deck, page
@@ -25,7 +25,7 @@ from loramerge.report.sections import (
     units,
     way,
 )
-from loramerge.workspace.tables import write_whole
+from loramerge.workspace.tables import check_output, write_whole
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
@@ -116,8 +116,5 @@ def _target(path: Path, force: bool) -> Path:
     """The file to write. Raises before the work for one that is there, or cannot be."""
     if path.is_dir():
         raise BadOption("A report is a file, and this is a folder.", where=str(path), hint=f"-o {path / OUT}")
-    if path.exists() and not force:
-        raise OutputExists("The output is there already.", where=str(path), hint="--force, or another -o")
-    if not path.parent.is_dir():
-        raise NotFound("There is no such folder.", where=str(path.parent), hint="another -o")
+    check_output(path, force)
     return path

@@ -7,7 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from loramerge.errors import FormatError, LoramergeError, NotFound
+from loramerge.errors import FormatError, LoramergeError, NotFound, OutputExists
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Raises, before the work, OutputExists; NotFound and LoramergeError for a folder that takes no file."""
+    if path.is_dir() or (path.exists() and not force):
+        raise OutputExists("The output is there already.", where=str(path), hint="--force, or another -o")
+    if not path.parent.is_dir():
+        raise NotFound("There is no such folder.", where=str(path.parent), hint="another -o")
+    if not os.access(path.parent, os.W_OK):
+        raise LoramergeError("The output cannot be written: Permission denied.", where=str(path), hint="another -o")
 
 
 def read_rows(path: Path) -> list[Any]:

@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
+[[ -n ${PYTHON:-} || -x $python ]] || { echo "There is no $python: make test sets it up, or PYTHON names another."; exit 1; }
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
 gpu=$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")') || exit
