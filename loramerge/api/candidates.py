@@ -114,6 +114,12 @@ class Maker:
         return replace(found, replaced=replaced, rows=rows)
 
 
+def contenders(kinds: Sequence[str]) -> list[int]:
+    """Which candidates can be the best: what was merged; all where nothing was."""
+    made = [at for at, kind in enumerate(kinds) if kind in ("merge", "point")]
+    return made or list(range(len(kinds)))
+
+
 def heads_of(opened: Sequence[Opened]) -> dict[str, dict[str, Tensor]]:
     """Every source with its task head, which may be none, and the heads that merges keep apart."""
     from loramerge.engine.extras import is_head

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramerge.api import basing, opening, scoring
-from loramerge.api.candidates import Entry, Maker, heads_of
+from loramerge.api.candidates import Entry, Maker, contenders, heads_of
 from loramerge.api.making import recipe_of
 from loramerge.api.path import places
 from loramerge.api.result import versions
@@ -189,12 +189,13 @@ def _rows(session: Session, maker: Maker, path: Path) -> Iterator[Entry]:
 def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -> dict[str, Any]:
     """Run all candidates on all tasks: the evaluation as it is written."""
     names = opening.distinct([entry.name for entry in entries])
+    leading = contenders([entry.kind for entry in entries])
     rows, shares = [], {}
     notes = list(made.notes)
     for task in made.tasks:
         store = journal.of(made.key(task)) if journal else None
         found = made.observe(task, [entry.candidate for entry in entries], store)
-        told, share = scoring.scores(task, names, found.observed)
+        told, share = scoring.scores(task, names, found.observed, leading)
         rows += told
         if share is not None:
             shares[task.name] = share
@@ -213,7 +214,7 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
             {"name": name, "kind": entry.kind, **entry.facts} for name, entry in zip(names, entries, strict=True)
         ],
         "scores": rows,
-        "means": scoring.means(names, shares) if len(shares) == len(made.tasks) else [],
+        "means": scoring.means(names, shares, leading) if len(shares) == len(made.tasks) else [],
         "notes": [*notes, *made.bench.notes],
     }
 

@@ -6,22 +6,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from loramerge.evaluation import metrics
+from loramerge.evaluation import resampling
 
 if TYPE_CHECKING:
     from loramerge.api.suite import OnTask
-    from loramerge.evaluation.metrics import Array, Metric, Samples
+    from loramerge.evaluation.metrics import Array, Metric
+    from loramerge.evaluation.resampling import Samples
 
 _DRAWS = 1000
 
 
 def scores(
-    task: OnTask, names: Sequence[str], observed: Array, seed: int = 0
+    task: OnTask, names: Sequence[str], observed: Array, contenders: Sequence[int], seed: int = 0
 ) -> tuple[list[dict[str, Any]], Samples | None]:
-    """A row for each candidate, and the draws of what share of the owner's score each has (None without the owner)."""
+    """A row for each candidate, and the draws of what share of the owner's score each has (None without the owner).
+
+    `behind` in a row is how much worse it is than the best of the contenders, on the same draws.
+    """
     first, *others = (_samples(metric, task.name, observed, seed) for metric in task.prepared.metrics)
     values, more = _told(first), [_told(samples) for samples in others]
-    own = metrics.ratio(first, first.take([names.index(task.owner)])) if task.owner in names else None
+    gaps = _gaps(first, contenders)
+    own = resampling.ratio(first, first.take([names.index(task.owner)])) if task.owner in names else None
     shares = [one["value"] for one in _told(own)] if own else [None] * len(names)
     rows = [
         {
@@ -32,6 +37,7 @@ def scores(
             "rows": len(task.items),
             "own": values[names.index(task.owner)]["value"] if task.owner in names else None,
             "normalised": shares[at],
+            "behind": gaps[at],
             "more": {metric.name: told[at] for metric, told in zip(task.prepared.metrics[1:], more, strict=True)},
         }
         for at, name in enumerate(names)
@@ -39,20 +45,30 @@ def scores(
     return rows, own
 
 
-def means(names: Sequence[str], tasks: Mapping[str, Samples]) -> list[dict[str, Any]]:
-    """For each candidate the mean share of the owners' scores over some tasks, with its interval."""
+def means(names: Sequence[str], tasks: Mapping[str, Samples], contenders: Sequence[int]) -> list[dict[str, Any]]:
+    """For each candidate the mean share of the owners' scores over some tasks, and how far it is behind the best."""
     if not tasks:
         return []
-    found = _told(metrics.average(list(tasks.values())))
-    return [{"candidate": name, **row, "tasks": len(tasks)} for name, row in zip(names, found, strict=True)]
+    every = resampling.average(list(tasks.values()))
+    rows = zip(names, _told(every), _gaps(every, contenders), strict=True)
+    return [{"candidate": name, **row, "tasks": len(tasks), "behind": gap} for name, row, gap in rows]
 
 
 def _samples(metric: Metric, task: str, observed: Array, seed: int) -> Samples:
-    return metrics.bootstrap(observed, metric, draws=_DRAWS, seed=seed, stream=task)
+    return resampling.bootstrap(observed, metric, draws=_DRAWS, seed=seed, stream=task)
+
+
+def _gaps(samples: Samples, contenders: Sequence[int]) -> list[dict[str, float | None] | None]:
+    """How far each candidate is behind the best contender; None for that one, and where there is no number."""
+    found = resampling.behind(samples, contenders)
+    if found is None:
+        return [None] * len(samples.value)
+    best, gap = found
+    return [None if at == best or row["value"] is None else row for at, row in enumerate(_told(gap))]
 
 
 def _told(samples: Samples) -> list[dict[str, float | None]]:
-    low, high = metrics.interval(samples)
+    low, high = resampling.interval(samples)
     rows = zip(samples.value.tolist(), low.tolist(), high.tolist(), strict=True)
     return [{"value": _number(v), "low": _number(a), "high": _number(b)} for v, a, b in rows]
 

@@ -52,18 +52,31 @@ def asked_of(values: dict[str, Any]) -> Asked:
 
 def show(out: Output, data: Mapping[str, Any]) -> None:
     """A row for each candidate: its score on every task, with what it may be off by, and the mean."""
+    from loramerge.api.candidates import contenders
+
     found = {(row["candidate"], row["task"]): row for row in data["scores"]}
     means = {row["candidate"]: row for row in data["means"]}
+    leading = contenders([candidate["kind"] for candidate in data["candidates"]])
     rows = []
-    for candidate in data["candidates"]:
-        name = candidate["name"]
+    for at, candidate in enumerate(data["candidates"]):
+        name, marked = candidate["name"], at in leading and len(leading) > 1
         row: dict[str, Any] = {"candidate": name}
-        row |= {task["name"]: _interval(found[name, task["name"]]) for task in data["tasks"]}
-        rows.append(row | ({"share of own": _interval(means[name])} if means else {}))
+        row |= {task["name"]: _told(found[name, task["name"]], marked) for task in data["tasks"]}
+        rows.append(row | ({"share of own": _told(means[name], marked)} if means else {}))
     title = ", ".join(f"{task['name']}: {task['metric']} of {task['rows']}" for task in data["tasks"])
     out.table(rows, id="candidate", title=title, data=dict(data))
+    if len(leading) > 1:
+        out.note("★ is the best, ≈ not proven worse than it: the difference on the same items, at 95 %")
     for note in data["notes"]:
         out.note(note)
+
+
+def _told(row: Mapping[str, Any], marked: bool) -> str:
+    """A score with its interval, and how it stands to the best."""
+    gap = row["behind"]
+    even = gap is not None and gap["low"] <= 0
+    mark = " ★" if gap is None else " ≈" if even else ""
+    return _interval(row) + (mark if marked and row["value"] is not None else "")
 
 
 def _interval(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loramerge.errors import BadOption
-from loramerge.evaluation.metrics import Samples, difference, interval
+from loramerge.evaluation.resampling import Samples, difference, interval
 
 Score = Callable[[Sequence[int], int], Samples]
 """Of some candidates, on the first so many rows; every call draws equal numbers of rows alike."""

@@ -69,7 +69,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Score(Estimate):
-    """One candidate's number on one task; `own` is what the task's own adapter has, `normalised` the share of it."""
+    """One candidate's number on one task; `own` is what the task's own adapter has, `normalised` the share of it.
+
+    `behind` is how much worse it is than the best of what was merged, on the same rows.
+    """
 
     candidate: str = dataclasses.field(kw_only=True)
     task: str = dataclasses.field(kw_only=True)
@@ -77,15 +80,17 @@ class Score(Estimate):
     rows: int | None = None
     own: float | None = None
     normalised: float | None = None
+    behind: Estimate | None = None
     more: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Mean(Estimate):
-    """A candidate's mean over tasks, of the normalised numbers where there are such."""
+    """A candidate's mean over tasks, of the normalised numbers where there are such; `behind` as of a score."""
 
     candidate: str = dataclasses.field(kw_only=True)
     tasks: int | None = None
+    behind: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from loramerge.api.candidates import contenders
 from loramerge.report.inputs import Candidate, Evaluation, Mean, Score, Task
-
-_MADE = ("merge", "point")
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Ranking:
     @cached_property
     def contenders(self) -> set[str]:
         """Who can be the best: what was merged; everybody where nothing was."""
-        made = {one.name for one in self.found.candidates if one.kind in _MADE}
-        return made or {one.name for one in self.found.candidates}
+        every = self.found.candidates
+        return {every[at].name for at in contenders([one.kind for one in every])}
 
     def best_on(self, task: Task) -> set[str]:
         """The contenders with the best number on a task."""
@@ -66,6 +65,10 @@ class Ranking:
         """The contenders' means that are known, the best first."""
         known = [one for one in means if one.candidate in self.contenders and math.isfinite(one.value)]
         return sorted(known, key=lambda one: -one.value)
+
+    def even(self, one: Score | Mean) -> bool:
+        """Whether a contender is not proven worse than the best, where that was compared."""
+        return one.candidate in self.contenders and one.behind is not None and (one.behind.low or 0.0) <= 0
 
     def kind_of(self, candidate: Candidate) -> int:
         """The colour of a candidate: merges, sources, the base."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loramerge.errors import BadOption
-from loramerge.evaluation.metrics import Array, Samples
+from loramerge.evaluation.metrics import Array
 from loramerge.evaluation.racing import Rules, Standing, race
+from loramerge.evaluation.resampling import Samples
 from loramerge.search.journal import Journal, Noted, key
 from loramerge.search.objective import Objective
 from loramerge.search.samplers._sampler import Search

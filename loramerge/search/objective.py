@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loramerge.evaluation.metrics import Array, Metric, Samples, average, bootstrap, mean, ratio
+from loramerge.evaluation.metrics import Array, Metric, mean
+from loramerge.evaluation.resampling import Samples, average, bootstrap, ratio
 from loramerge.search.space import WEIGHT, Point
 
 LORAHUB_L1 = 0.05

@@ -185,6 +185,23 @@ def test_language_models_without_heads_have_owners_too(here):
     assert {row["candidate"] for row in data["means"]} == {"base", "oz", "play"}
 
 
+def test_each_candidate_is_compared_to_the_best_of_what_was_merged_on_the_same_items(here):
+    asked = api.Asked(**{**LM, "own": {"text": "oz"}})
+    sweep = api.Sweep(methods=["linear"], scales=[0.5, 1.0], base=True)
+
+    data = api.evaluate(here, ["./oz", "./play"], asked, sweep).data
+
+    for rows, sign in ((data["scores"], 1), (data["means"], -1)):
+        found = {row["candidate"]: row for row in rows}
+        best = min(("linear ×0.5", "linear ×1"), key=lambda name: sign * found[name]["value"])
+        assert [name for name, row in found.items() if row["behind"] is None] == [best]
+        for name, row in found.items():
+            if name != best:
+                gap = row["behind"]
+                assert gap["value"] == pytest.approx(sign * (row["value"] - found[best]["value"]))
+                assert gap["low"] <= gap["value"] <= gap["high"]
+
+
 def test_heads_of_other_numbers_of_classes_are_an_error(here):
     with pytest.raises(IncompatibleError, match=r"heads of 3 and 2 outputs|3 classes, and the head 2"):
         classified(here, ["dogs-lora", "cats-lora"])

@@ -24,8 +24,9 @@ from _harness import record
 from _outcomes import outcomes
 from numpy.typing import NDArray
 
-from loramerge.evaluation.metrics import Samples, average, bootstrap, interval, mean, scored
+from loramerge.evaluation.metrics import mean, scored
 from loramerge.evaluation.racing import Rules, race
+from loramerge.evaluation.resampling import Samples, average, bootstrap, interval
 
 SEEDS, CANDIDATES = 40, 32
 FOUR = (1 / 8, 1 / 4, 1 / 2, 1.0)

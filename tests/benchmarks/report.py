@@ -540,14 +540,15 @@ def table(rows: Sequence[Row]) -> str:
         means = [key for key in last[0] if key.startswith("mean_")]
         header = ["", "mean share", *(key.partition("_")[2].replace("_", " ") for key in (*means, *scores))]
         lines = [
-            [row["candidate"], f"{row['mean']:.3f} ({row['low']:.3f}–{row['high']:.3f})"]
+            [row["candidate"], f"{row.get('mark', '')} {row['mean']:.3f} ({row['low']:.3f}–{row['high']:.3f})".strip()]
             + [f"{row[key]:.3f}" for key in (*means, *scores)]
             for row in sorted(last, key=lambda row: -row["mean"])
         ]
         parts.append(f"### {name}, {last[0]['limit']} items a task\n\n{_table(header, lines)}")
     said = (
         "Each row is a merge of rank 8 (but for the exact ones), its score on every task, and the mean share of what "
-        "each task's own adapter scores, with a 95 % interval. *×s* is a scale chosen on the even items; everything "
+        "each task's own adapter scores, with a 95 % interval. ★ is the best merge, ≈ is not proven worse than it on "
+        "the same items. *×s* is a scale chosen on the even items; everything "
         "is told on the odd ones, `tune` too. *same start* are the tasks whose adapters began with the same A."
     )
     joined = "\n\n".join(parts)

@@ -6,8 +6,9 @@ Groups of real adapters, each merged into one adapter of rank 8:
 - stories260k, babyllama: two adapters each of two small language models, two texts
 
 A merge's mark on a task is its share of what the source trained for it scores there (of a perplexity the
-inverse); the mean over tasks has a 95 % interval (bootstrap over the items, the same for all). A scale is chosen on
-the even items and everything is told on the odd ones, `tune` likewise. Beside the merges stand the sources
+inverse); the mean over tasks has a 95 % interval (bootstrap over the items, the same for all): ★ is the best, ≈ not
+proven worse than it on the same items. A scale is chosen on the even items and everything is told on the odd ones,
+`tune` likewise. Beside the merges stand the sources
 themselves, the exact mean and the exact 1/√n sum.
 
     python tests/benchmarks/table.py [--limit 400] [--threads 2] [--budget 24] [--groups minilm stories260k babyllama]
@@ -50,6 +51,7 @@ SCALES = (0.5, 0.7, 1.0, 1.5, 2.2)
 """2.2 is √5: it takes a mean of five to their sum over √n."""
 
 ROWS_OF_STATISTICS = 200
+BEHIND = {"behind": "value", "behind_low": "low", "behind_high": "high"}
 
 
 @dataclass(frozen=True)
@@ -272,13 +274,16 @@ def tell(group: Group, table: Mapping[str, Any], limit: int) -> None:
     tasks = [task["name"] for task in table["tasks"]]
     scores = {(row["candidate"], row["task"]): row for row in table["scores"]}
     parts = {part["name"]: {row["candidate"]: row["value"] for row in part["means"]} for part in table["groups"]}
+    merged = {one["name"] for one in table["candidates"] if one["kind"] != "adapter"}
     print(
         f"\n| {group.name} | {' | '.join([*tasks, 'mean share', *parts])} |\n|{'---|' * (len(tasks) + 2 + len(parts))}"
     )
     for row in sorted(table["means"], key=lambda row: -(row["value"] or 0)):
         name = row["candidate"]
         told = [f"{scores[name, task]['value']:.3f}" for task in tasks]
-        told.append(f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})")
+        gap = row["behind"]
+        mark = "" if name not in merged else "★ " if gap is None else "≈ " if gap["low"] <= 0 else ""
+        told.append(f"{mark}{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})")
         told += [f"{part[name]:.3f}" for part in parts.values()]
         print(f"| {name} | {' | '.join(told)} |", flush=True)
         record(
@@ -289,6 +294,8 @@ def tell(group: Group, table: Mapping[str, Any], limit: int) -> None:
             mean=round(row["value"], 4),
             low=round(row["low"], 4),
             high=round(row["high"], 4),
+            **({side: round(gap[key], 4) for side, key in BEHIND.items()} if gap else {}),
+            mark=mark.strip(),
             **{f"score_{task}": round(scores[name, task]["value"], 4) for task in tasks},
             **{f"mean_{part.replace(' ', '_')}": round(values[name], 4) for part, values in parts.items()},
         )

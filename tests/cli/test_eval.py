@@ -73,6 +73,31 @@ def test_points_of_a_way_begin_and_end_at_its_ends(run, here):
     assert value["t=0.5"] not in (value["t=0"], value["t=1"])
 
 
+def test_the_best_merge_and_those_not_proven_worse_are_marked(run, here):
+    asked = [*shlex.split(EVAL), "--method", "linear,negate", "--scale", "1,300"]
+    gaps = {row["candidate"]: row["behind"] for row in run(*asked, "--format", "json").data["scores"]}
+
+    found = run(*asked)
+
+    wanted = {
+        name: "★" if gap is None else "≈" if gap["low"] <= 0 else ""
+        for name, gap in gaps.items()
+        if not name.endswith("-lora")
+    }
+    lines = {line.split("  ")[0].strip(): line.split(")")[1] for line in found.out.splitlines() if "(" in line}
+    seen = {name: "".join({"★", "≈"} & set(first)) for name, first in lines.items()}
+    assert seen == {**dict.fromkeys(("math-lora", "code-lora"), ""), **wanted}
+    assert list(wanted.values()).count("★") == 1
+    assert "not proven worse" in found.err
+
+
+def test_a_single_merge_leads_nobody(run, here):
+    found = run(*shlex.split(EVAL), "--method", "linear")
+
+    assert found.code == 0, found.err
+    assert "★" not in found.out + found.err
+
+
 def test_a_file_of_scores_is_written_and_can_be_reported(run, here):
     assert run(*shlex.split(EVAL), "-o", "scores.json").code == 0
     written = json.loads((here / "scores.json").read_text())

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loramerge.errors import BadOption
-from loramerge.evaluation.metrics import Samples, average, bootstrap, mean, perplexity, score, scored
+from loramerge.evaluation.metrics import mean, perplexity, score, scored
 from loramerge.evaluation.racing import Rules, race
+from loramerge.evaluation.resampling import Samples, average, bootstrap
 
 
 def outcomes(chances, rows=400, tasks=2, seed=0):

@@ -98,6 +98,20 @@ def test_a_source_is_never_the_best_merge(write, reported):
     assert "★ 0.900" not in page.text
 
 
+@pytest.mark.parametrize(
+    ("low", "mark", "said"), [(-0.01, "≈ 0.778", "1 of the 1 others are not"), (0.01, "0.778", "all others are worse")]
+)
+def test_a_merge_not_proven_worse_than_the_best_is_marked(write, reported, low, mark, said):
+    found = evaluation()
+    found["means"][1] |= {"behind": {"value": 0.11, "low": low, "high": 0.2}}
+
+    page = reported(write("eval.json", found))
+
+    assert mark in page.text
+    assert ("≈ 0.778" in page.text) == (mark != "0.778")
+    assert f"before lego-8 with 0.778 (0.650–0.750); on the same rows {said}" in page.text
+
+
 def test_less_is_better_where_the_task_says_so(write, reported):
     found = evaluation()
     found["tasks"][0] |= {"metric": "perplexity", "higher": False}

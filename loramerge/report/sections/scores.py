@@ -15,9 +15,10 @@ _DOTS = 40
 """Candidates in a plot; of more the best."""
 _NOTES = (
     "A number, below it its interval, below that the share of what the task's own adapter has on the same rows. "
-    "★ is the best of what was merged; sources and the base are there to compare with. The mean is over tasks, of the "
-    "shares where there are such. Intervals that overlap do not prove that two candidates are equal, nor do separate "
-    "ones say that a difference matters."
+    "★ is the best of what was merged, ≈ is not proven worse than it (the interval of the difference on the same rows "
+    "holds zero); sources and the base are there to compare with. The mean is over tasks, of the shares where there "
+    "are such. Intervals that overlap do not prove that two candidates are equal, nor do separate ones say that a "
+    "difference matters."
 )
 
 
@@ -80,12 +81,13 @@ def _mean_column(ranking: Ranking, title: str, means: Sequence[Mean]) -> tuple[H
     best, known = ranking.best_of(means), {mean.candidate: mean for mean in means}
     first, _, rest = title.partition(" over ")
     head = join(first, el("br"), el("small", f"over {rest}"))
-    return head, [_cell(known.get(one.name), one.name in best) for one in ranking.order]
+    return head, [_cell(ranking, known.get(one.name), one.name in best) for one in ranking.order]
 
 
 def _task_column(ranking: Ranking, task: Task) -> tuple[Html, list[Html]]:
     best = ranking.best_on(task)
-    return _head(task), [_cell(ranking.score(one.name, task.name), one.name in best) for one in ranking.order]
+    cells = [_cell(ranking, ranking.score(one.name, task.name), one.name in best) for one in ranking.order]
+    return _head(task), cells
 
 
 def _head(task: Task) -> Html:
@@ -101,11 +103,11 @@ def _name(one: Candidate) -> Html:
     return join(words.short(one.name, 40), *((el("br"), el("small", small)) if small else ()))
 
 
-def _cell(found: Score | Mean | None, best: bool) -> Html:
+def _cell(ranking: Ranking, found: Score | Mean | None, best: bool) -> Html:
     if found is None:
         return join(words.NONE)
     value = words.number(found.value)
-    parts: list[object] = [el("b", f"★ {value}") if best else value]
+    parts: list[object] = [el("b", f"★ {value}") if best else f"≈ {value}" if ranking.even(found) else value]
     if interval := words.span(found.low, found.high):
         parts += [el("br"), el("small", interval)]
     share = found.normalised if isinstance(found, Score) else None

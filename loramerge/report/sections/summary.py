@@ -101,10 +101,21 @@ def _best(title: str, ranking: Ranking, means: Sequence[Mean]) -> Iterator[str]:
     if others:
         second = others[0]
         said += f", before {second.candidate} with {words.valued(second.value, second.low, second.high)}"
-        if words.finite(first.low) and words.finite(second.high):
-            over = (first.low or 0.0) <= (second.high or 0.0)
-            said += "; their intervals overlap" if over else "; their intervals are apart"
+        said += _apart(ranking, first, others)
     yield said
+
+
+def _apart(ranking: Ranking, first: Mean, others: Sequence[Mean]) -> str:
+    """Whether the best is better than the next, as far as that is known: on the same rows, or by the intervals."""
+    second = others[0]
+    if second.behind is not None:
+        even = sum(ranking.even(one) for one in others)
+        told = f"{even} of the {len(others)} others are not proven worse" if even else "all others are worse"
+        return f"; on the same rows {told}"
+    if words.finite(first.low) and words.finite(second.high):
+        over = (first.low or 0.0) <= (second.high or 0.0)
+        return "; their intervals overlap" if over else "; their intervals are apart"
+    return ""
 
 
 def _searched(found: Search) -> Iterator[str]:
