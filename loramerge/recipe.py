@@ -16,15 +16,15 @@ from loramerge.errors import BadConfig, BadOption, UsageError
 _LIMIT = 1_000_000
 
 
-_LARGEST = 1e20
+LARGEST = 1e20
 """Numbers beyond it, or nearer to zero than its inverse, make squares that leave float32's range."""
 
 
 def _check_number(number: Any, what: str, where: str = "") -> None:
     if not isinstance(number, int | float) or not math.isfinite(number):
         raise BadOption(f"A {what} of {number} has no meaning.", where=where, hint="0.3")
-    if number and not 1 / _LARGEST <= abs(number) <= _LARGEST:
-        raise BadOption(f"A {what} of {number:g} is out of range.", where=where, hint=f"0, or up to {_LARGEST:g}")
+    if number and not 1 / LARGEST <= abs(number) <= LARGEST:
+        raise BadOption(f"A {what} of {number:g} is out of range.", where=where, hint=f"0, or up to {LARGEST:g}")
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,13 @@ from loramerge.api.result import versions
 from loramerge.api.suite import Asked, Suite, suite
 from loramerge.errors import BadOption, UsageError
 from loramerge.methods._method import MERGE
+from loramerge.recipe import LARGEST
 
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.workspace.observations import Journal
 
 SCHEMA = 1
-
-_LARGEST = 1e20
-"""Of weights, as of those in recipes."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _rows(session: Session, maker: Maker, path: Path) -> Iterator[Entry]:
     for at, row in enumerate(read_rows(where)):
         name, weights = (row.get("name"), row.get("weights")) if isinstance(row, dict) else (None, row)
         found = weights if isinstance(weights, list) else []
-        numbers = [float(w) for w in found if isinstance(w, int | float) and abs(w) <= _LARGEST]
+        numbers = [float(w) for w in found if isinstance(w, int | float) and abs(w) <= LARGEST]
         if not len(numbers) == len(found) == len(maker.opened):
             raise BadOption(
                 f"Row {at + 1} has no weight for each of {len(maker.opened)} adapters.",
@@ -190,15 +188,19 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
     """Run all candidates on all tasks: the evaluation as it is written."""
     names = opening.distinct([entry.name for entry in entries])
     leading = contenders([entry.kind for entry in entries])
-    rows, shares = [], {}
+    sources = {entry.name: at for at, entry in enumerate(entries) if entry.kind == "adapter"}
+    rows, shares = [], []
     notes = list(made.notes)
     for task in made.tasks:
+        owner = sources.get(task.owner or "")
         store = journal.of(made.key(task)) if journal else None
         found = made.observe(task, [entry.candidate for entry in entries], store)
-        told, share = scoring.scores(task, names, found.observed, leading)
+        told, share = scoring.scores(task, names, found.observed, owner, leading)
         rows += told
-        if share is not None:
-            shares[task.name] = share
+        if owner is not None and share is not None:
+            shares.append((owner, share))
+        elif task.owner:
+            notes.append(f"{task.name}: no shares are told, since {task.owner} itself is no candidate")
         notes += [f"{task.name}: {note}" for note in found.notes]
     return {
         "schema": SCHEMA,

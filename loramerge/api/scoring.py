@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loramerge.evaluation import resampling
@@ -17,17 +17,17 @@ _DRAWS = 1000
 
 
 def scores(
-    task: OnTask, names: Sequence[str], observed: Array, contenders: Sequence[int], seed: int = 0
+    task: OnTask, names: Sequence[str], observed: Array, owner: int | None, contenders: Sequence[int], seed: int = 0
 ) -> tuple[list[dict[str, Any]], Samples | None]:
     """A row for each candidate, and the draws of what share of the owner's score each has (None without the owner).
 
-    `behind` in a row is how much worse it is than the best of the contenders, on the same draws.
+    `owner`: the place of the source that was trained for the task. `behind` in a row is how much worse it is than
+    the best of the contenders, on the same draws.
     """
     first, *others = (_samples(metric, task.name, observed, seed) for metric in task.prepared.metrics)
     values, more = _told(first), [_told(samples) for samples in others]
     gaps = _gaps(first, contenders)
-    own = resampling.ratio(first, first.take([names.index(task.owner)])) if task.owner in names else None
-    shares = [one["value"] for one in _told(own)] if own else [None] * len(names)
+    own, shares = _shares(first, owner)
     rows = [
         {
             "candidate": name,
@@ -35,22 +35,38 @@ def scores(
             "metric": task.prepared.metrics[0].name,
             **values[at],
             "rows": len(task.items),
-            "own": values[names.index(task.owner)]["value"] if task.owner in names else None,
-            "normalised": shares[at],
+            "own": None if owner is None else values[owner]["value"],
+            "normalised": share.get("value"),
+            "normalised_low": share.get("low"),
+            "normalised_high": share.get("high"),
             "behind": gaps[at],
             "more": {metric.name: told[at] for metric, told in zip(task.prepared.metrics[1:], more, strict=True)},
         }
-        for at, name in enumerate(names)
+        for at, (name, share) in enumerate(zip(names, shares, strict=True))
     ]
     return rows, own
 
 
-def means(names: Sequence[str], tasks: Mapping[str, Samples], contenders: Sequence[int]) -> list[dict[str, Any]]:
-    """For each candidate the mean share of the owners' scores over some tasks, and how far it is behind the best."""
+def _shares(samples: Samples, owner: int | None) -> tuple[Samples | None, Sequence[Mapping[str, float | None]]]:
+    """What share of the owner's score each candidate has: the draws, and rows that are empty without an owner."""
+    if owner is None:
+        return None, [{}] * len(samples.value)
+    found = resampling.ratio(samples, samples.take([owner]))
+    return found, _told(found, [owner])
+
+
+def means(
+    names: Sequence[str], tasks: Sequence[tuple[int, Samples]], contenders: Sequence[int]
+) -> list[dict[str, Any]]:
+    """For each candidate the mean share of the owners' scores over some tasks, and how far it is behind the best.
+
+    `tasks`: the place of the owner and the shares of what it scores.
+    """
     if not tasks:
         return []
-    every = resampling.average(list(tasks.values()))
-    rows = zip(names, _told(every), _gaps(every, contenders), strict=True)
+    owners, shares = {owner for owner, _ in tasks}, [share for _, share in tasks]
+    every = resampling.average(shares)
+    rows = zip(names, _told(every, owners if len(owners) == 1 else ()), _gaps(every, contenders), strict=True)
     return [{"candidate": name, **row, "tasks": len(tasks), "behind": gap} for name, row, gap in rows]
 
 
@@ -67,8 +83,11 @@ def _gaps(samples: Samples, contenders: Sequence[int]) -> list[dict[str, float |
     return [None if at == best or row["value"] is None else row for at, row in enumerate(_told(gap))]
 
 
-def _told(samples: Samples) -> list[dict[str, float | None]]:
+def _told(samples: Samples, sure: Collection[int] = ()) -> list[dict[str, float | None]]:
+    """Values with their intervals, which for those that are `sure` (a source's share of itself) have no width."""
     low, high = resampling.interval(samples)
+    for at in sure:
+        low[at] = high[at] = samples.value[at]
     rows = zip(samples.value.tolist(), low.tolist(), high.tolist(), strict=True)
     return [{"value": _number(v), "low": _number(a), "high": _number(b)} for v, a, b in rows]
 

@@ -273,15 +273,14 @@ def _with_magnitudes(site: Site, layout: Layout, x: Tensor, y: Tensor) -> Tensor
     """DoRA: m/‖V‖ ∘ (W x + ΔW x) + bias, V = W + ΔW, for the candidates that have magnitudes."""
     bias: Any = getattr(site.module, "bias", None)
     added = _adding(site, layout, x, y)
-    if kind_of(site.module) == CONVOLUTION:
-        bias = None if bias is None else bias[:, None, None] if added.ndim == 4 else bias[:, None]
+    # Channels come first in what a convolution gives, and last elsewhere.
+    sides = (-1,) + (1,) * (added.ndim - 2) if kind_of(site.module) == CONVOLUTION else (-1,)
     for at, rows in zip(layout.here, added.chunk(layout.count), strict=True):
         if site.magnitudes[at] is not None:
-            gain = _gain(site, at).to(rows)
-            if kind_of(site.module) == CONVOLUTION:
-                gain = gain[:, None, None] if added.ndim == 4 else gain[:, None]
+            gain = _gain(site, at).to(rows).view(sides)
             own = site.replaced[at].get("bias", bias)
-            rows.copy_(gain * rows if own is None else gain * (rows - own) + own)
+            own = 0.0 if own is None else own.view(sides)
+            rows.copy_(gain * (rows - own) + own)
     return added
 
 

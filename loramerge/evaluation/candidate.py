@@ -39,6 +39,8 @@ class Unit:
     @cached_property
     def size(self) -> float:
         """scale · the largest of B · the largest of A."""
+        if not self.is_something:
+            return 0.0
         return abs(self.update.scale) * float(abs(self.update.b).max()) * float(abs(self.update.a).max())
 
 
@@ -162,11 +164,15 @@ def scaled(candidate: Candidate, factor: float, name: str) -> Candidate:
 def combined(name: str, candidates: Sequence[Candidate], weights: Sequence[Mapping[str, float]]) -> Candidate:
     """Σ wᵢ · updates of candidates, with a weight for each candidate and module: a row of coefficients, nothing else.
 
-    Weights that replace the base's and magnitudes are no updates and stay out.
+    What several candidates have in common is there once. Weights that replace the base's and magnitudes are no
+    updates and stay out.
     """
-    terms: dict[str, list[tuple[Unit, float]]] = {}
+    terms: dict[str, dict[str, tuple[Unit, float]]] = {}
     for candidate, weight in zip(candidates, weights, strict=True):
         for module, some in candidate.terms.items():
-            factor = weight.get(module, 0.0)
-            terms.setdefault(module, []).extend((unit, factor * own) for unit, own in some if factor * own)
-    return Candidate(name, {module: tuple(some) for module, some in terms.items()})
+            found = terms.setdefault(module, {})
+            for unit, own in some:
+                _, before = found.get(unit.key, (unit, 0.0))
+                found[unit.key] = unit, before + weight.get(module, 0.0) * own
+    kept = {module: tuple(term for term in found.values() if term[1]) for module, found in terms.items()}
+    return Candidate(name, kept)

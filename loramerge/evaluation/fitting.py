@@ -33,7 +33,7 @@ def check(candidate: Candidate, there: Mapping[str, nn.Module], where: str) -> N
             hint=f"--base names the model that it was trained on (this has {', '.join(close) or 'none like it'})",
         )
     for name, terms in candidate.terms.items():
-        if kind_of(there[name]) is None:
+        if terms and kind_of(there[name]) is None:
             raise UnsupportedAdapter(f"{name} is no layer that an update can be added to.", where=candidate.name)
         for unit, _ in terms:
             if (found := shape_of(there[name])) != unit.update.shape:

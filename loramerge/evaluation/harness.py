@@ -90,20 +90,30 @@ class Bench:
         unique = list({candidate.key: candidate for candidate in candidates}.values())
         known = [set(store.known(candidate.key)) for candidate in unique]
         applied = Applied(self.module, unique, self.where)
-        passes = Passes(applied, prepared.run, self.rows or self._rows, sharing=not prepared.own_way)
-        seen = _Effects(applied, prepared.run, check)
+        passes = Passes(applied, prepared.run, self.rows or self._rows, names, sharing=not prepared.own_way)
+        seen = _Effects(applied, prepared.run, names, check)
+        held: list[tuple[list[int], dict[str, Array]]] = []
         todo = [part for lot in prepared.lots for part in _missing(lot, known, names)]
         total, done = sum(len(lot.items) * len(missing) for lot, missing in todo), 0
         for lot, missing in todo:
             seen.begin(lot, missing)
             for found in passes.over(lot, missing, len(unique)):
                 seen.look(found)
-                rows = {unique[at].key: rows for at, rows in zip(found.candidates, found.observed, strict=True)}
-                store.add([names[item] for item in found.items], rows)
+                items, rows = [names[item] for item in found.items], zip(found.candidates, found.observed, strict=True)
+                kept: dict[bool, dict[str, Array]] = {False: {}, True: {}}
+                for at, values in rows:
+                    kept[at in seen.unseen][unique[at].key] = values
+                store.add(items, kept[False])
+                held.append((items, kept[True]))
                 done += len(found.candidates) * len(found.items)
                 progress(done, total)
+        if passes.shrunk:
+            self.rows = passes.rows
         self.notes += passes.notes
         seen.complain()
+        # Only now: what a store knows is not checked again.
+        for items, some in held:
+            store.add(items, some)
         observed = _gathered(candidates, store, names)
         return Observations(observed, tuple(_failures(candidates, observed, names)), done)
 
@@ -139,9 +149,10 @@ def _failures(candidates: Sequence[Candidate], observed: Array, names: Sequence[
 class _Effects:
     """Sees to it that a candidate that changes weights changes outputs: against its twin without updates."""
 
-    def __init__(self, applied: Applied, run: Run, check: bool) -> None:
+    def __init__(self, applied: Applied, run: Run, names: Sequence[int], check: bool) -> None:
         self.applied = applied
         self.run = run
+        self.names = names
         self.first: dict[int, Lot] = {}
         self.unseen = {at for at, one in enumerate(applied.candidates) if check and one.has_update}
         self.plain: dict[str, Tensor] = {}
@@ -182,7 +193,7 @@ class _Effects:
 
     def _alone(self, candidate: Candidate, item: Lot) -> Tensor:
         """What comes of one item."""
-        passes = Passes(Applied(self.applied.module, [candidate], self.applied.where), self.run, 1)
+        passes = Passes(Applied(self.applied.module, [candidate], self.applied.where), self.run, 1, self.names)
         return next(iter(passes.over(item, [0]))).raw[0, 0]
 
 

@@ -73,14 +73,18 @@ Run = Callable[[Any, Mapping[str, Any], int], tuple[Any, Any]]
 class Passes:
     """Takes candidates on a model through lots. `rows`: how many rows of activations a pass may have.
 
-    `sharing`: candidates are given the same inputs all the way, so layers below their first difference run once.
+    `names`: what the items are called, by number, where they are not 0, 1, …; `shrunk`: whether memory has ended and
+    `rows` is fewer since. `sharing`: candidates are given the same inputs all the way, so layers below their first
+    difference run once.
     """
 
     applied: Applied
     run: Run
     rows: int
+    names: Sequence[int] = ()
     notes: list[str] = field(default_factory=list)
     sharing: bool = True
+    shrunk: bool = False
 
     def over(self, lot: Lot, candidates: Sequence[int], of: int | None = None) -> Iterator[Pass]:
         """These candidates over a lot, pass by pass, which are cut as for `of` candidates (so many as there are)."""
@@ -120,20 +124,23 @@ class Passes:
             if not _out_of_memory(error):
                 raise
             if single:
-                name = self.applied.candidates[chosen[0]].name
+                what = f"{self.applied.candidates[chosen[0]].name}, item {self._name(lot.items[0]) + 1}"
                 raise LoramergeError(
-                    f"There is not enough memory for one item of one candidate ({name}, item {lot.items[0] + 1}).",
+                    f"There is not enough memory for one item of one candidate ({what}).",
                     hint="shorter items, --dtype BF16, or a larger machine",
                 ) from None
         # Outside the except clause, whose error holds on to every tensor of the failed pass.
         self._shrink(lot, chosen)
         return None
 
+    def _name(self, item: int) -> int:
+        return self.names[item] if self.names else item
+
     def _shrink(self, lot: Lot, chosen: Sequence[int]) -> None:
         import torch
 
         taken = lot.cost * len(lot.items) * len(chosen)
-        self.rows = max(1, min(self.rows, taken // 2))
+        self.rows, self.shrunk = max(1, min(self.rows, taken // 2)), True
         self.notes.append(f"memory ended at {taken:,} rows in a pass; passes have {self.rows:,} from there on")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

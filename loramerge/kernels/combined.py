@@ -36,5 +36,6 @@ def add_(y: Tensor, x: Tensor, pack: Pack, c: Tensor) -> Tensor:
     if not len(pack.a):
         return y
     h = x @ pack.a.T
-    h.view(len(c), -1, c.shape[1]).mul_(c[:, None])
+    # A product that left the type belongs to the candidates that use it, and 0 · inf would be NaN.
+    h.view(len(c), -1, c.shape[1]).mul_(c[:, None]).masked_fill_((c == 0)[:, None], 0.0)
     return y.addmm_(h, pack.b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from peft_models import base, load_adapter, save_adapter
 from loramerge.errors import LoramergeError
 from loramerge.evaluation.applied import Applied
 from loramerge.evaluation.candidate import Candidate, of_adapter, scaled
+from loramerge.evaluation.harness import Bench
+from loramerge.evaluation.metrics import mean
 from loramerge.evaluation.passes import Lot, Passes
+from loramerge.evaluation.tasks._task import Prepared
 from loramerge.formats._format import open_adapter
 
 LENGTH = 4
@@ -141,6 +145,26 @@ def test_an_item_that_does_not_fit_alone_is_named(model, candidates):
         pytest.raises(LoramergeError, match=r"one item of one candidate \(4, item 101\)"),
     ):
         list(passes.over(lot_of(3), range(len(candidates))))
+
+
+def test_an_item_is_named_as_in_its_file(model, candidates):
+    passes = Passes(Applied(model, candidates), run, 10_000, range(1000, 2000))
+
+    with limited(model, 0, MemoryError()), pytest.raises(LoramergeError, match=r"\(4, item 1101\)"):
+        list(passes.over(lot_of(3), range(len(candidates))))
+
+
+def test_a_bench_remembers_how_many_rows_there_is_memory_for(model, candidates):
+    prepared = Prepared([replace(lot_of(5), items=tuple(range(5)))], run, [mean("x")], 5)
+    bench = Bench(model)
+
+    with limited(model, 5, MemoryError()):
+        for _ in range(3):
+            bench.observe(candidates, prepared, check=False)
+
+    rows = [int(note.split(" rows")[0].rpartition(" ")[2]) for note in bench.notes]
+    assert rows[0] == 120
+    assert rows == sorted(set(rows), reverse=True)
 
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory(model, candidates):

@@ -51,3 +51,14 @@ def test_units_of_rank_zero_add_nothing():
 def test_what_does_not_go_together_is_refused(t, candidates, units):
     with pytest.raises(ShapeMismatch):
         combined.add_(torch.zeros(t, 24), torch.zeros(t, 40), pack([3]), torch.ones(candidates, units))
+
+
+def test_what_leaves_the_type_is_of_the_candidates_that_use_it_alone():
+    packed = pack([1, 1], dtype=torch.float32)
+    packed.a[0].fill_(1e30)
+    x = torch.full((2, 40), 1e10)
+
+    y = combined.add_(x.new_zeros(2, 24), x, packed, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+
+    assert not y[0].isfinite().any()
+    assert y[1].isfinite().all()
