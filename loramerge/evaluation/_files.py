@@ -15,6 +15,9 @@ from loramerge.registry import near
 KINDS = {"lm": "perplexity"}
 """Other names of kinds of tasks, as files say them."""
 
+VALIDATION = ("dev", "validation", "valid", "val")
+"""Names of a split that chooses between candidates; without a test it is also what is reported."""
+
 Part = Literal["all", "even", "odd"]
 
 
@@ -37,6 +40,8 @@ class Data:
     """All that its folder has."""
     labels: tuple[str, ...] = ()
     metric: str = ""
+    info: Path | None = None
+    """The file that says so of them."""
     of: int = 0
     numbers: Sequence[int] = ()
 
@@ -74,7 +79,7 @@ def _from_folder(path: Path, kind: str, split: str | None) -> Data:
     splits = info.get("splits")
     if not isinstance(splits, Mapping) or not splits:
         raise BadConfig("INFO.json names no splits.", where=str(path / "INFO.json"), hint='{"splits": {"test": …}}')
-    chosen = split or ("test" if "test" in splits else next(iter(splits)))
+    chosen = split or next((name for name in ("test", *VALIDATION) if name in splits), next(iter(splits)))
     if chosen not in splits:
         raise BadOption(
             f"There is no split {chosen!r}.", where=str(path), hint=", ".join(near(chosen, splits) or splits)
@@ -98,6 +103,7 @@ def _from_folder(path: Path, kind: str, split: str | None) -> Data:
         splits=tuple(map(str, splits)),
         labels=tuple(map(str, labels)),
         metric=str(info.get("metric") or ""),
+        info=path / "INFO.json",
     )
     if not data.path.is_file():
         raise NotFound("The file that INFO.json names is not there.", where=str(data.path))

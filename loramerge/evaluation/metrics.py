@@ -107,8 +107,7 @@ def spearman() -> Metric:
 
 def score(observed: Array, metric: Metric) -> Array:
     """(N, items, R) observations -> (N,) scores."""
-    sums = np.stack([metric.spread(one).sum(0) for one in observed])
-    return metric.of(sums)
+    return np.array([metric.of(metric.spread(one).sum(0)) for one in observed])
 
 
 def _ratio(sums: Array) -> Array:
@@ -128,8 +127,12 @@ def _right(observed: Array) -> Array:
 
 
 def _tally(observed: Array, labels: int) -> Array:
-    """(items, 2) predicted and true -> (items, 3 · labels): right, predicted, true, each a 1 at its class."""
-    classes = np.arange(labels)
+    """(items, 2) predicted and true -> (items, 3 · labels): right, predicted, true, each a 1 at its class.
+
+    Of `labels` classes, or of as many more as a prediction says that there are.
+    """
+    most = np.nan_to_num(observed[:, :2], nan=-1).max(initial=-1)
+    classes = np.arange(max(labels, int(most) + 1))
     predicted, true = (observed[:, [side]] == classes for side in (0, 1))
     found = np.concatenate([predicted & true, predicted, true], axis=1).astype(np.float64)
     found[np.isnan(observed).any(1)] = np.nan

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -137,10 +138,9 @@ def _resampled(items: int, draws: int, seed: tuple[int, ...]) -> Iterator[Array]
 
 def _blocks(observed: Array, metric: Metric) -> Iterator[tuple[Array, int]]:
     """Features of some candidates side by side, (items, some · F), and how many candidates they are."""
-    width = max(1, _COLUMNS // metric.spread(observed[0]).shape[1]) if len(observed) else 1
-    for start in range(0, len(observed), width):
-        some = observed[start : start + width]
-        yield np.concatenate([metric.spread(one) for one in some], axis=1), len(some)
+    for width, same in groupby(map(metric.spread, observed), key=lambda features: features.shape[1]):
+        while some := list(islice(same, max(1, _COLUMNS // width))):
+            yield np.concatenate(some, axis=1), len(some)
 
 
 def _over(a: Array, b: Array) -> Array:

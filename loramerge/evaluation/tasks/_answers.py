@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from loramerge.evaluation.passes import repeated
+from loramerge.evaluation.tasks._decoding import ends
 from loramerge.evaluation.tasks._likelihood import continued
 
 if TYPE_CHECKING:
@@ -119,35 +120,47 @@ def _texts(module: Any, asks: Sequence[Text], count: int, tokenizer: Any) -> Map
 
     ask, device = asks[0], next(module.parameters()).device
     prompts = repeated(torch.tensor([one.prompt for one in asks], device=device), count)
-    ends = _Ends(tokenizer, ask.stop, len(ask.prompt), len(prompts))
-    first = _First()
-    hook = module.register_forward_hook(first)
+    ended = _Ends(tokenizer, ask.stop, len(ask.prompt), len(prompts))
+    heard = _Heard()
+    hook = module.register_forward_hook(heard)
     try:
         made = module.generate(
             input_ids=prompts,
             attention_mask=torch.ones_like(prompts),
             max_length=ask.longest,
-            stopping_criteria=StoppingCriteriaList([ends]),
+            stopping_criteria=StoppingCriteriaList([ended]),
             pad_token_id=tokenizer.pad_token_id,
             use_cache=True,
             **json.loads(ask.more) | {"do_sample": False, "temperature": None},
         )
     finally:
         hook.remove()
-    assert first.logits is not None
-    rows = [tokens[len(ask.prompt) : end] for tokens, end in zip(made.tolist(), ends.at, strict=True)]
-    seen = first.logits.view(count, len(asks), -1).cpu()
+    rows = [tokens[len(ask.prompt) : end] for tokens, end in zip(made.tolist(), ended.at, strict=True)]
+    first = heard.first.masked_fill(~heard.whole(rows, ends(module, tokenizer))[:, None], torch.nan)
+    seen = first.view(count, len(asks), -1).cpu()
     return {one: Answer(rows[at :: len(asks)], seen[:, at]) for at, one in enumerate(asks)}
 
 
-class _First:
-    """A hook that keeps the logits behind the prompt, (rows, V)."""
+class _Heard:
+    """A hook that keeps the logits behind the prompt, `first` (rows, V), and whether those of each step are finite."""
 
-    logits: Tensor | None = None
+    def __init__(self) -> None:
+        self.finite: list[Tensor] = []
 
     def __call__(self, module: Any, given: Any, output: Any) -> None:
-        if self.logits is None:
-            self.logits = output.logits[:, -1].float()
+        logits = output.logits[:, -1].float()
+        if not self.finite:
+            self.first = logits
+        self.finite.append(logits.isfinite().all(-1))
+
+    def whole(self, rows: Sequence[Sequence[int]], stops: set[int]) -> Tensor:
+        """Whether all logits by which a row was made are finite, (rows,): none behind a token that ends it is asked."""
+        import torch
+
+        steps = [next((at for at, token in enumerate(row, 1) if token in stops), len(row)) for row in rows]
+        later = torch.arange(len(self.finite)) >= torch.tensor(steps)[:, None]
+        finite = torch.stack(self.finite, dim=1)
+        return (finite | later.to(finite.device)).all(1)
 
 
 class _Ends:

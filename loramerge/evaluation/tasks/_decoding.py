@@ -26,6 +26,13 @@ def room(model: Model, tokens: int) -> int:
     return model.longest - tokens
 
 
+def ends(module: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end a text, by the model's generation config and the tokenizer."""
+    config = getattr(module, "generation_config", None)
+    named = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
+    return {int(one) for found in named if found is not None for one in (found if isinstance(found, list) else [found])}
+
+
 @dataclass
 class Reading:
     """Prompts that have been read: `logits` (rows, V) in float32 of the token after each, and what going on takes."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loramerge.evaluation.metrics import scored
 from loramerge.evaluation.tasks._decoding import read
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from loramerge.evaluation.metrics import Array
 
 
 def log_likelihoods(module: Any, prompt: Tensor, choices: Tensor, lengths: Tensor) -> Tensor:
@@ -36,4 +39,9 @@ def continued(module: Any, prompt: Tensor, choices: Tensor, lengths: Tensor) -> 
         parts = torch.cat([parts, later], dim=-1)
         likeliest = torch.cat([likeliest, (logits.argmax(-1) == flat[:, 1:]).view(rows, options, -1)], dim=-1)
     counted = torch.arange(width, device=lengths.device) < lengths[..., None]
-    return (parts.double() * counted).sum(-1), (likeliest | ~counted).all(-1)
+    return parts.double().masked_fill(~counted, 0).sum(-1), (likeliest | ~counted).all(-1)
+
+
+def loss(observed: Array) -> Array:
+    """Observations (N, items, R) whose third number is -log p of what is right, as `scored`."""
+    return scored(observed[..., 2])

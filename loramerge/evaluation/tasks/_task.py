@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from loramerge.errors import IncompatibleError
+from loramerge.errors import FormatError, IncompatibleError
 from loramerge.evaluation.passes import Lot, Run
 from loramerge.models.model import OVER_TEXT
 from loramerge.registry import Registry
@@ -44,7 +44,7 @@ class Task:
     """A kind of task. `Any` stands for its own options, and for data of a kind that reads its own.
 
     `prepare(data, items, model, options)` takes the items with these numbers. `models`: PEFT's task types of the
-    classes that it can be run on. `count(data, model)`: how many items there are.
+    classes that it can be run on. `count(data, model, options)`: how many items there are.
     `heads`: a classifier's head decides, so candidates need one. `read(name, folder, options)`: of a kind whose tasks
     are no files but have names.
     """
@@ -91,10 +91,17 @@ def lots_of(
     return found
 
 
-def encoded(model: Model, texts: Sequence[str], max_length: int | None, **options: Any) -> list[dict[str, list[int]]]:
-    """What the tokenizer makes of each text, without what the model does not take."""
+def encoded(
+    model: Model, data: Data, items: Sequence[int], texts: Sequence[str], max_length: int | None, **options: Any
+) -> list[dict[str, list[int]]]:
+    """What the tokenizer makes of each item's text, without what the model does not take.
+
+    Raises FormatError for a text that has no token.
+    """
     kept = {"truncation": True, "max_length": max_length} if max_length else {}
     found = model.tokenizer(list(texts), **kept, verbose=False, **options)
+    if (empty := next((at for at, ids in zip(items, found["input_ids"], strict=True) if not ids), None)) is not None:
+        raise FormatError("A text has no token.", where=data.where(empty), hint="a text that is not empty")
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in found]
     names = [name for name in names if name in model.takes]
     return [dict(zip(names, values, strict=True)) for values in zip(*(found[name] for name in names), strict=True)]

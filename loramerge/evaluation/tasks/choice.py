@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation._files import field
-from loramerge.evaluation.metrics import mean, scored
+from loramerge.evaluation.metrics import mean
 from loramerge.evaluation.tasks._decoding import room
-from loramerge.evaluation.tasks._likelihood import log_likelihoods
+from loramerge.evaluation.tasks._likelihood import log_likelihoods, loss
 from loramerge.evaluation.tasks._task import Prepared, Task, lots_of, rows_of
 
 if TYPE_CHECKING:
     from loramerge.evaluation._files import Data
-    from loramerge.evaluation.metrics import Array
     from loramerge.models.model import Model
 
 
@@ -52,11 +51,7 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
         found.append((at, fields))
     lots = lots_of(_padded(found), cost=lambda one: len(one["prompt"]) + len(one["choices"]))
     notes = (f"{data.name}: {cut:,} prompts lost their beginning, for the model takes {model.longest} tokens",)
-    return Prepared(lots, _run, [mean("accuracy")], len(items), notes if cut else (), loss=_loss)
-
-
-def _loss(observed: Array) -> Array:
-    return scored(observed[..., 2])
+    return Prepared(lots, _run, [mean("accuracy")], len(items), notes if cut else (), loss=loss)
 
 
 def _item(data: Data, at: int, model: Model, options: Options) -> tuple[dict[str, Any], bool]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from loramerge.errors import BadOption, FormatError
 from loramerge.evaluation._files import field
 from loramerge.evaluation.metrics import mean
-from loramerge.evaluation.tasks._decoding import read, room
+from loramerge.evaluation.tasks._decoding import ends, read, room
 from loramerge.evaluation.tasks._task import Prepared, Task, encoded, lots_of, rows_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def prepare(data: Data, items: Sequence[int], model: Model, options: Options) ->
             where=str(data.path),
             hint=f"-T tokens={model.longest // 2}",
         )
-    lines = [line["input_ids"] for line in encoded(model, texts, None)]
-    if empty := [at for at, line in enumerate(lines) if not line]:
-        raise FormatError("A prompt has no token.", where=data.where(items[empty[0]]))
+    lines = [line["input_ids"] for line in encoded(model, data, items, texts, None)]
     cut = sum(len(line) > longest for line in lines)
     numbered = [(at, {"prompt": line[-longest:], "item": [at]}) for at, line in enumerate(lines)]
     lots = lots_of(numbered, cost=lambda one: len(one["prompt"]) + options.tokens)
@@ -105,7 +103,7 @@ def found_in(text: str, pattern: str) -> str:
     if not found:
         return ""
     last = found[-1]
-    return (last[1] if last.re.groups else last[0] or "").replace(",", "").rstrip(".").strip()
+    return ((last[1] if last.re.groups else last[0]) or "").replace(",", "").rstrip(".").strip()
 
 
 def _run(
@@ -114,48 +112,46 @@ def _run(
     """(right, 1) of each row, and the logits of its first token."""
     import torch
 
-    made, first = greedy(module, inputs["prompt"], options.tokens, ends(module, tokenizer), tokenizer, options.stop)
+    prompt, stops = inputs["prompt"], ends(module, tokenizer)
+    made, first, finite = greedy(module, prompt, options.tokens, stops, tokenizer, options.stop)
     texts = tokenizer.batch_decode(made, skip_special_tokens=True)
     if options.stop:
         texts = [text.partition(options.stop)[0] for text in texts]
     wanted = [answers[at] for at in inputs["item"][:, 0].tolist()]
     said = [found_in(text, options.pattern) for text in texts]
     right = torch.tensor([float(a == b and a != "") for a, b in zip(said, wanted, strict=True)], dtype=torch.float64)
-    right = right.masked_fill(~first.isfinite().all(-1).cpu(), torch.nan)
+    right = right.masked_fill(~torch.tensor(finite), torch.nan)
     return torch.stack([right, torch.ones_like(right)], dim=-1), first
-
-
-def ends(module: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a text, by the model's generation config and the tokenizer."""
-    config = getattr(module, "generation_config", None)
-    named = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
-    return {int(one) for found in named if found is not None for one in (found if isinstance(found, list) else [found])}
 
 
 def greedy(
     module: Any, prompt: Tensor, tokens: int, stops: set[int], tokenizer: Any = None, stop: str = ""
-) -> tuple[list[list[int]], Tensor]:
+) -> tuple[list[list[int]], Tensor, list[bool]]:
     """The likeliest token again and again: tokens of each row before one that ends it, and the first logits (rows, V).
 
-    Ends when every row has ended.
+    The last result says of each row whether all the logits by which it was made are finite. Ends when every row has.
     """
     reading = read(module, prompt)
     made: list[list[int]] = [[] for _ in range(len(prompt))]
+    finite = [True] * len(prompt)
     open_ = set(range(len(prompt)))
     logits = reading.logits
     for step in range(tokens):
-        chosen = logits.argmax(-1)
+        chosen, known = logits.argmax(-1), logits.isfinite().all(-1).tolist()
         for row, token in enumerate(chosen.tolist()):
-            if row in open_ and token in stops:
+            if row not in open_:
+                continue
+            finite[row] &= known[row]
+            if token in stops:
                 open_.discard(row)
-            elif row in open_:
+            else:
                 made[row].append(token)
         if stop:
             open_ -= {row for row in open_ if stop in tokenizer.decode(made[row][-len(stop) - 8 :])}
         if not open_ or step + 1 == tokens:
             break
         logits = reading.then(chosen[:, None])[:, -1]
-    return made, reading.logits
+    return made, reading.logits, finite
 
 
 TASK = Task(prepare, Options, rows_of, models=("CAUSAL_LM", "SEQ_2_SEQ_LM"))

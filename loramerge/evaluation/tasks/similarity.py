@@ -34,9 +34,10 @@ class Options:
 
 
 def prepare(data: Data, items: Sequence[int], model: Model, options: Options) -> Prepared:
-    """Pairs in lots of two lengths. Raises FormatError for a row without texts or score."""
+    """Pairs in lots of two lengths. Raises FormatError for a row without texts, tokens or score."""
     longest = min(options.max_length, model.longest)
-    sides = [encoded(model, [field(data, at, name, str) for at in items], longest) for name in ("text", "other")]
+    texts = ([field(data, at, name, str) for at in items] for name in ("text", "other"))
+    sides = [encoded(model, data, items, side, longest) for side in texts]
     scores = [float(field(data, at, "score", (int, float))) for at in items]
     numbered = [
         (at, {**{f"a_{k}": v for k, v in a.items()}, **{f"b_{k}": v for k, v in b.items()}, "score": [score]})

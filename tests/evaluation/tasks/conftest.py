@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 from bases import write_base
 from peft_models import load_adapter, quiet, save_adapter
+from tokenizers.processors import TemplateProcessing
 
 from loramerge.evaluation import _files
 from loramerge.evaluation.candidate import Candidate, of_adapter
@@ -71,6 +74,21 @@ class Desk:
         chosen = TASKS[kind].options(**options)
         count = TASKS[kind].count(data, self.model, chosen)
         return TASKS[kind].prepare(data, range(count), self.model, chosen)
+
+    def broken_from(self, call):
+        """From that call on, what the model says is no number; a context manager."""
+        calls = itertools.count(1)
+
+        def hook(module, given, output):
+            if next(calls) >= call:
+                output.logits.fill_(torch.nan)
+
+        return self.model.module.register_forward_hook(hook)
+
+    def without_special_tokens(self):
+        """Its tokenizer makes nothing of an empty text from now on."""
+        self.model.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+        return self
 
     def data(self, kind, rows):
         path = self.work / ("task.txt" if isinstance(rows, str) else "task.jsonl")

@@ -15,6 +15,7 @@ from loramerge.evaluation.candidate import scaled
 from loramerge.evaluation.harness import Bench
 from loramerge.evaluation.passes import Passes
 from loramerge.evaluation.sharing import first_stack
+from loramerge.evaluation.tasks._likelihood import continued
 from loramerge.evaluation.tasks.choice import continuations
 
 ROWS = [
@@ -116,6 +117,26 @@ def test_an_encoder_runs_once_for_all_choices_and_what_candidates_share_once_for
     for at, one in enumerate(decoders):
         alone = Bench(seq2seq.model.module, rows=10_000).observe([one], ready, check=False).observed
         np.testing.assert_allclose(found[at], alone[0], rtol=1e-5)
+
+
+def test_what_fills_up_a_shorter_choice_does_not_count_even_where_it_is_impossible(causal):
+    def impossible(module, given, output):
+        output.logits[..., 0] = -torch.inf
+
+    module = causal.model.module
+    with torch.inference_mode(), module.register_forward_hook(impossible):
+        long, short = ([[3, 4, 5]], [[6]])
+        alone = [
+            float(continued(module, torch.tensor([[1, 2]]), torch.tensor([one]), torch.tensor([[len(one[0])]]))[0])
+            for one in (long, short)
+        ]
+
+        together = continued(
+            module, torch.tensor([[1, 2]]), torch.tensor([[[3, 4, 5], [6, 0, 0]]]), torch.tensor([[3, 1]])
+        )[0]
+
+    assert np.isfinite(alone).all()
+    np.testing.assert_allclose(together[0], alone, rtol=1e-6)
 
 
 class Joining:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
+import sklearn.metrics as theirs
 import torch
 
 from loramerge.errors import BadOption, FormatError, IncompatibleError
+from loramerge.evaluation import _files
+from loramerge.evaluation.harness import Bench
+from loramerge.evaluation.metrics import score
+from loramerge.evaluation.tasks import classification
 
 WORDS = ["cat", "dog", "mat", "sat", "ran", "sad", "tree", "away", "far"]
 TEXTS = [
@@ -73,6 +79,73 @@ def test_the_metric_that_is_asked_for_comes_first(classifier):
 def test_a_metric_that_there_is_not_for_these_classes_is_an_error(classifier, metric):
     with pytest.raises(BadOption):
         classifier.prepared("classification", ROWS, metric=metric)
+
+
+def of_folder(desk, **info):
+    """The metrics' names of a task in a folder with that INFO.json, beside the usual."""
+    usual = {"kind": "classification", "splits": {"test": "test.jsonl"}}
+    (desk.work / "INFO.json").write_text(json.dumps(usual | info))
+    (desk.work / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    data = _files.read(str(desk.work), desk.work)
+    return classification.prepare(data, range(len(ROWS)), desk.model, classification.Options()).metrics
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("macro-f1", "macro F1"),
+        ("Macro F1", "macro F1"),
+        ("f1_macro", "macro F1"),
+        ("matthews_correlation", "MCC"),
+        ("accuracy+f1", "accuracy"),
+        ("", "accuracy"),
+    ],
+)
+def test_a_tasks_own_metric_may_be_written_otherwise(classifier, said, name):
+    assert of_folder(classifier, metric=said)[0].name == name
+
+
+@pytest.mark.parametrize("metric", ["roc", "f1"])
+def test_a_tasks_own_metric_that_there_is_not_is_an_error_that_names_its_file(classifier, metric):
+    with pytest.raises(BadOption) as caught:
+        of_folder(classifier, metric=metric)
+
+    assert caught.value.where.endswith("INFO.json")
+
+
+@pytest.mark.parametrize(("outputs", "last"), [(3, 1), (5, 4)], ids=["in no row", "in no row taken"])
+def test_scores_of_classes_that_are_predicted_and_never_true_are_those_of_scikit_learn(classifier, outputs, last):
+    """Of heads that know classes 1 and the last: one of the base's size, one as large as a row not taken says."""
+    rows = [row | {"label": at % 2} for at, row in enumerate(ROWS[:-1])] + [ROWS[-1] | {"label": last}]
+    data, items = classifier.data("classification", rows), range(len(rows) - 1)
+    own = classifier.model.module.classifier
+    weight, bias = torch.zeros(outputs, 16), torch.full((outputs,), -100.0)
+    weight[[1, -1]], bias[[1, -1]] = own.weight[:2], own.bias[:2]
+    head = {"classifier.weight": weight, "classifier.bias": bias}
+    classifier.candidates = [one.with_weights(head) for one in classifier.candidates]
+    ready = classification.prepare(data, items, classifier.model, classification.Options())
+
+    observed = Bench(classifier.model.module).observe(classifier.candidates, ready, check=False).observed
+
+    truth = [rows[at]["label"] for at in items]
+    assert set(observed[..., 0].flat) == {1, outputs - 1}
+    found = {metric.name: score(observed, metric) for metric in ready.metrics}
+    for name, metric in (
+        ("macro F1", lambda *sides: theirs.f1_score(*sides, average="macro")),
+        ("MCC", theirs.matthews_corrcoef),
+    ):
+        np.testing.assert_allclose(found[name], [metric(truth, one) for one in observed[..., 0]], atol=1e-12)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_rows_of_one_text_among_pairs_are_an_error_with_the_first_such_line(classifier, pairs):
+    one, two = {"text": "cat", "label": 0}, {"text": "cat", "other": "dog", "label": 0}
+    usual, other = (two, one) if pairs else (one, two)
+
+    with pytest.raises(FormatError, match="second text") as caught:
+        classifier.prepared("classification", [usual, usual, other, usual])
+
+    assert caught.value.where.endswith("task.jsonl:3")
 
 
 @pytest.mark.parametrize("label", [-1, "1", None, True, 1.0])

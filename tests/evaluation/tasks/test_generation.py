@@ -47,7 +47,7 @@ def test_tokens_are_those_of_generate_with_each_adapter(speaker, prompts):
     sharing = not speaker.prepared("generation", [{"prompt": "cat", "answer": "a"}], tokens=4).own_way
 
     with torch.inference_mode(), Applied(module, speaker.candidates).on(range(count), sharing=sharing):
-        made, _ = greedy(module, repeated(ids, count), TOKENS, set())
+        made, _, _ = greedy(module, repeated(ids, count), TOKENS, set())
 
     wanted = [
         generated(speaker, model, prompt, eos_token_id=None) for model in speaker.one_at_a_time() for prompt in prompts
@@ -64,7 +64,7 @@ def test_a_row_ends_at_a_token_that_ends_texts_and_others_go_on(speaker, at):
     stop = free[0][at]
 
     with torch.inference_mode():
-        made, _ = greedy(speaker.model.module, ids, TOKENS, {stop})
+        made, _, _ = greedy(speaker.model.module, ids, TOKENS, {stop})
 
     assert made == [tokens[: tokens.index(stop)] if stop in tokens else tokens for tokens in free]
 
@@ -131,6 +131,27 @@ def test_a_candidate_that_ends_in_nan_has_no_answer(causal):
     assert not torch.tensor(found[1:]).isnan().any()
 
 
+def test_an_answer_has_no_value_where_the_model_breaks_after_its_first_token(causal):
+    prompt = PROMPTS[0]
+    first = causal.model.tokenizer.decode(generated(causal, causal.one_at_a_time()[-1], prompt)[0])
+
+    with causal.broken_from(2):
+        found = causal.observed("generation", [{"prompt": prompt, "answer": first}], tokens=4)
+
+    assert torch.tensor(found[-1, :, 0]).isnan().all()
+
+
+def test_a_row_that_has_ended_is_not_broken_by_what_the_model_says_later(causal):
+    ids = causal.model.tokenizer(PROMPTS[:3], return_tensors="pt")["input_ids"]
+    firsts = [generated(causal, causal.one_at_a_time()[-1], prompt)[0] for prompt in PROMPTS[:3]]
+
+    with torch.inference_mode(), causal.broken_from(2):
+        _, _, finite = greedy(causal.model.module, ids, TOKENS, {firsts[0]})
+
+    assert finite == [first == firsts[0] for first in firsts]
+    assert False in finite
+
+
 @pytest.mark.parametrize(
     ("text", "pattern", "wanted"),
     [
@@ -139,6 +160,7 @@ def test_a_candidate_that_ends_in_nan_has_no_answer(causal):
         ("none", r"(\d+)", ""),
         ("  as it is \n", "", "as it is"),
         ("A or B", r"\b[AB]\b", "B"),
+        ("cat", r"(dog)|a", ""),
     ],
 )
 def test_what_counts_is_the_last_match(text, pattern, wanted):

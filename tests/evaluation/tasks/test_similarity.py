@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from loramerge.errors import FormatError
+
 PAIRS = [
     ("the cat sat", "a dog ran"),
     ("it was sad", "it was sad"),
@@ -36,3 +38,21 @@ def test_cosines_are_those_of_means_over_tokens(request, which, activations):
         np.testing.assert_allclose(found[at, :, 0], wanted, rtol=0, atol=1e-5)
     assert found[0, :, 1].tolist() == [0, 0.5, 1, 1.5]
     np.testing.assert_allclose(found[:, 1, 0], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "which", "row"),
+    [
+        ("similarity", "encoder", {"text": "cat", "other": "", "score": 1}),
+        ("classification", "classifier", {"text": "", "label": 0}),
+        ("generation", "causal", {"prompt": "", "answer": "cat"}),
+    ],
+)
+def test_a_text_without_a_token_is_an_error_with_its_line(request, kind, which, row):
+    desk = request.getfixturevalue(which).without_special_tokens()
+    good = {name: "cat" if value == "" else value for name, value in row.items()}
+
+    with pytest.raises(FormatError, match="A text has no token") as caught:
+        desk.prepared(kind, [good, row], **({"tokens": 4} if kind == "generation" else {}))
+
+    assert caught.value.where.endswith("task.jsonl:2")
