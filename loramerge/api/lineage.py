@@ -21,6 +21,7 @@ from loramerge.workspace.results import read_record
 if TYPE_CHECKING:
     from loramerge.api.session import Session
     from loramerge.recipe import Recipe
+    from loramerge.workspace.results import Record
 
 _COMPARED = ("adapter_config.json", "adapter_model.safetensors")
 
@@ -115,12 +116,20 @@ def _tree(
     if folder is None or record is None:
         return Tree(label, facts)
     lineage = record.lineage
-    said = ", ".join(f"{key}={value}" for key, value in lineage.options.items())
-    made = f"{label} = {lineage.method}({said})"
+    made = f"{label} = {lineage.method}({', '.join(_said(record))})"
     found = {**facts, "method": lineage.method, "options": dict(lineage.options), "rank": lineage.rank}
     found |= {"seed": lineage.seed, "base": lineage.base, "versions": dict(lineage.versions)}
     found |= {"base_files": {pin.path: pin.sha256 for pin in lineage.base_files}} if lineage.base_files else {}
     return Tree(made, found, [_parent(session, parent, above | {folder}) for parent in lineage.parents])
+
+
+def _said(record: Record) -> Iterator[str]:
+    """What tells a merge from others by the same method: options that are set, its scale, rules for modules."""
+    yield from (f"{key}={value}" for key, value in record.lineage.options.items() if value is not None)
+    if (scale := record.recipe.get("scale", 1.0)) != 1.0:
+        yield f"scale={scale}"
+    if record.recipe.get("modules"):
+        yield "rules for modules"
 
 
 def _parent(session: Session, parent: Parent, above: frozenset[Path]) -> Tree:

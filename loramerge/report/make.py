@@ -99,11 +99,11 @@ def _sections(found: Material) -> Iterator[Section | None]:
 
 def _subtitle(found: Material) -> str:
     counts = [
-        words.count(len(some), noun)
+        words.count(len(some), *noun)
         for some, noun in (
-            (found.results, "merge result"),
-            (found.evaluations, "evaluation"),
-            (found.searches, "search"),
+            (found.results, ("merge result",)),
+            (found.evaluations, ("evaluation",)),
+            (found.searches, ("search", "searches")),
         )
         if some
     ]

@@ -143,7 +143,7 @@ def dots(rows: Sequence[Dot], *, label: str, x: str, own: tuple[str, float] | No
 
 
 def _over(x: float, y: float, words: str, width: float) -> Html:
-    half = svg.LETTER * len(words) / 2
+    half = svg.LETTER * (len(words) + 1) / 2
     return svg.label(min(max(x, half), width - half), y, words, anchor="middle")
 
 
@@ -247,5 +247,6 @@ def parallel(
             svg.line(x, top, x, bottom, "axis"),
             svg.label(x, 20, short(axis.name, letters), anchor="middle", class_="title"),
         ]
-        parts += [svg.label(x + 6, y(p) + 4, short(name, letters), class_="tick halo") for p, name in axis.places]
+        room = min(letters, int((width - x - 6) / svg.LETTER))
+        parts += [svg.label(x + 6, y(p) + 4, short(name, room), class_="tick halo") for p, name in axis.places]
     return svg.drawing(width, height, label, *parts)

@@ -34,6 +34,14 @@ def edit_record(made, change):
 # log
 
 
+def test_the_log_tells_merges_of_one_method_apart(session, sources):
+    made = api.merge(session, method="tsv", scale=1.5, rules=["*.q:rank=1"])
+
+    first, *_ = api.log(session, made.name).lines()
+
+    assert first.endswith("= tsv(scale=1.5, rules for modules)")
+
+
 def test_the_tree_names_method_weights_and_hashes(session, sources):
     made = api.merge(session, weights=["math-lora=0.25"], rank=3)
 

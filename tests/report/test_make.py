@@ -83,6 +83,16 @@ def test_a_result_of_another_method_shows_its_own_units_too(session, sources, re
     assert "Truncation left out" in page.text
 
 
+def test_the_scale_and_the_rules_of_a_merge_are_told(session, sources, reported):
+    made = api.merge(session, method="tsv", rank="2", scale=1.5, rules=["*.q:weight.math-lora=0.25"])
+
+    page = reported(made.name)
+
+    assert "by tsv (scale=1.5, rules for modules=1), rank 2" in page.text
+    assert "scale 1.5 modules *.q weight of math-lora=0.25 weights elsewhere" in page.text
+    assert "null" not in page.text.partition("How to reproduce")[0]
+
+
 def test_an_evaluation_has_its_sections_and_its_best(write, reported):
     page = reported(write("eval.json", evaluation()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from loramerge.core.provenance import FilePin, digest
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loramerge.report.material import Result
 
 _DEEPEST = 20
+_RULES = 40
 
 
 def section(result: Result) -> Section:
@@ -55,16 +56,32 @@ def _described(facts: Mapping[str, Any]) -> list[Html]:
 
 
 def _made(result: Result) -> Table:
-    lineage = result.record.lineage
+    lineage, recipe = result.record.lineage, result.record.recipe
+    rules = list(_rules(recipe))
     weights = [parent.weight for parent in lineage.parents]
     same = f"{words.plain(weights[0])} each" if weights and len(set(weights)) == 1 else None
     rows = [
         ("method", lineage.method),
-        *((f"option {key}", words.plain(value)) for key, value in lineage.options.items()),
-        ("weights", same or ", ".join(f"{p.name} {words.plain(p.weight)}" for p in lineage.parents)),
+        *((f"option {key}", words.plain(value)) for key, value in lineage.options.items() if value is not None),
+        *([("scale", words.plain(recipe["scale"]))] if recipe.get("scale", 1.0) != 1.0 else []),
+        *rules[:_RULES],
+        *([("further rules", len(rules) - _RULES)] if len(rules) > _RULES else []),
+        (
+            "weights elsewhere" if rules else "weights",
+            same or ", ".join(f"{p.name} {words.plain(p.weight)}" for p in lineage.parents),
+        ),
         ("rank", lineage.rank),
         ("seed", lineage.seed),
         ("base", lineage.base or words.NONE),
         ("versions", ", ".join(f"{name} {version}" for name, version in lineage.versions.items())),
     ]
     return Table(("", "as it was made"), rows)
+
+
+def _rules(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What holds for some modules only: which, and what."""
+    for rule in recipe.get("modules") or ():
+        said = {key: value for key, value in rule.items() if key != "match"}
+        inner = said.pop("weights", {})
+        named = {**said, **{f"weight of {name}": weight for name, weight in inner.items()}}
+        yield f"modules {words.clean(rule.get('match'), 80)}", words.options(named)

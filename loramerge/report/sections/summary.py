@@ -37,7 +37,7 @@ def _made(result: Result) -> Iterator[str]:
     base = f" of {words.clean(lineage.base, 80)}" if lineage.base else ""
     yield (
         f"{result.name} is made of {parents}{base} by {lineage.method}"
-        f" ({words.options(lineage.options) or 'no options'}), rank {words.number(overall.get('rank'))}"
+        f" ({words.options(_set(result)) or 'no options'}), rank {words.number(overall.get('rank'))}"
     )
     error = overall.get("relative_error")
     if words.finite(error):
@@ -50,6 +50,14 @@ def _made(result: Result) -> Iterator[str]:
     ratio = overall.get("norm_ratio")
     if words.finite(ratio):
         yield f"Its norm is {words.number(ratio, 2)} times the mean norm of its parents"
+
+
+def _set(result: Result) -> dict[str, Any]:
+    """The options that are set, and what a recipe says beside them."""
+    recipe, found = result.record.recipe, result.record.lineage.options
+    options = {key: value for key, value in found.items() if value is not None}
+    options |= {"scale": recipe["scale"]} if recipe.get("scale", 1.0) != 1.0 else {}
+    return options | ({"rules for modules": len(recipe["modules"])} if recipe.get("modules") else {})
 
 
 def _error(row: Mapping[str, Any]) -> float:
