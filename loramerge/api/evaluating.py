@@ -16,7 +16,7 @@ from loramerge.api.candidates import Entry, Maker, contenders, heads_of
 from loramerge.api.making import recipe_of
 from loramerge.api.path import places
 from loramerge.api.result import versions
-from loramerge.api.suite import Asked, Suite, suite
+from loramerge.api.suite import Asked, OnTask, Suite, suite
 from loramerge.errors import BadOption, UsageError
 from loramerge.methods._method import MERGE
 from loramerge.recipe import LARGEST
@@ -126,6 +126,7 @@ def candidates(
 def _merges(
     session: Session, refs: Sequence[str], maker: Maker, sweep: Sweep, merging: Mapping[str, Any]
 ) -> Iterator[Entry]:
+    _check_asked(sweep, merging)
     unknown = set(sweep.options)
     for method in sweep.methods:
         known = {name for name in sweep.options if name.replace("-", "_") in _fields(method)}
@@ -138,11 +139,29 @@ def _merges(
             for rank in ranks:
                 for scale in sweep.scales or [1.0]:
                     what = {**merging, "method": method, "options": options, "rank": rank, "scale": scale}
+                    what |= {} if MERGE[method].needs else {"data": {}}
                     recipe = recipe_of(session, refs, **what)
                     yield maker.merge(recipe, _name(method, options, rank, scale, sweep))
     if unknown:
         hint = ", ".join(sweep.methods) or "--method names those that have it"
         raise BadOption(f"None of the methods has an option {sorted(unknown)[0]!r}.", hint=hint)
+
+
+def _check_asked(sweep: Sweep, merging: Mapping[str, Any]) -> None:
+    """Raises BadOption for what says how to merge where nothing that could be merged so is."""
+    data = merging.get("data")
+    given = {"rank": sweep.ranks, "scale": sweep.scales, "weights": merging.get("weighting"), "data": data}
+    if not sweep.methods and (said := [name for name, value in given.items() if value]):
+        raise BadOption(
+            f"{said[0]} says how to merge, and nothing is merged.",
+            hint="--method linear; points and rows of coefficients are as exact as they are",
+        )
+    if data and not any(MERGE[method].needs for method in sweep.methods):
+        raise BadOption(
+            "None of the methods takes statistics.",
+            where=", ".join(sweep.methods),
+            hint=", ".join(name for name in MERGE.names() if MERGE[name].needs),
+        )
 
 
 def _fields(method: str) -> Mapping[str, Any]:
@@ -188,17 +207,16 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
     """Run all candidates on all tasks: the evaluation as it is written."""
     names = opening.distinct([entry.name for entry in entries])
     leading = contenders([entry.kind for entry in entries])
-    sources = {entry.name: at for at, entry in enumerate(entries) if entry.kind == "adapter"}
     rows, shares = [], []
     notes = list(made.notes)
     for task in made.tasks:
-        owner = sources.get(task.owner or "")
+        own = _owners(entries, task)
         store = journal.of(made.key(task)) if journal else None
         found = made.observe(task, [entry.candidate for entry in entries], store)
-        told, share = scoring.scores(task, names, found.observed, owner, leading)
+        told, share = scoring.scores(task, names, found.observed, own, leading)
         rows += told
-        if owner is not None and share is not None:
-            shares.append((owner, share))
+        if share is not None:
+            shares.append((own, share))
         elif task.owner:
             notes.append(f"{task.name}: no shares are told, since {task.owner} itself is no candidate")
         notes += [f"{task.name}: {note}" for note in found.notes]
@@ -208,8 +226,8 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
         "base": made.base,
         "device": made.device,
         "dtype": made.asked.dtype,
-        "versions": versions(),
-        "part": made.asked.part,
+        "versions": versions("transformers", "peft"),
+        "part": made.part,
         "heads": made.asked.heads,
         "tasks": [task.facts for task in made.tasks],
         "candidates": [
@@ -219,6 +237,15 @@ def run(made: Suite, entries: Sequence[Entry], journal: Journal | None = None) -
         "means": scoring.means(names, shares, leading) if len(shares) == len(made.tasks) else [],
         "notes": [*notes, *made.bench.notes],
     }
+
+
+def _owners(entries: Sequence[Entry], task: OnTask) -> list[int]:
+    """Where the source is that a task belongs to, then where candidates are that equal it; nothing where it is not."""
+    first = next((at for at, one in enumerate(entries) if one.kind == "adapter" and one.name == task.owner), None)
+    if first is None:
+        return []
+    keys = [entry.candidate.with_weights(task.head).key for entry in entries]
+    return [first, *(at for at, key in enumerate(keys) if key == keys[first] and at != first)]
 
 
 def target_of(session: Session, out: Path | None, force: bool) -> Path | None:

@@ -44,7 +44,7 @@ def recipe_at(
 def places(points: int) -> list[float]:
     """As many numbers from 0 to 1, evenly. Raises BadOption below two."""
     if points < 2:
-        raise BadOption(f"A way of {points} points has no two ends.", hint="--points 2 or more; --at T for one point")
+        raise BadOption(f"A way of {points} points has no two ends.", hint="--points 2 or more")
     return [at / (points - 1) for at in range(points)]
 
 

@@ -140,9 +140,9 @@ def contents(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def versions() -> dict[str, str]:
-    """What a result's numbers can depend on."""
-    names = ("torch", "numpy", "scikit-learn", "safetensors")
+def versions(*more: str) -> dict[str, str]:
+    """What a result's numbers can depend on, and the versions of `more` packages."""
+    names = ("torch", "numpy", "scikit-learn", "safetensors", *more)
     return {"loramerge": __version__, **{name: metadata.version(name) for name in names}}
 
 

@@ -17,17 +17,17 @@ _DRAWS = 1000
 
 
 def scores(
-    task: OnTask, names: Sequence[str], observed: Array, owner: int | None, contenders: Sequence[int], seed: int = 0
+    task: OnTask, names: Sequence[str], observed: Array, owners: Sequence[int], contenders: Sequence[int], seed: int = 0
 ) -> tuple[list[dict[str, Any]], Samples | None]:
     """A row for each candidate, and the draws of what share of the owner's score each has (None without the owner).
 
-    `owner`: the place of the source that was trained for the task. `behind` in a row is how much worse it is than
-    the best of the contenders, on the same draws.
+    `owners`: the places of the source that was trained for the task, and of what equals it. `behind` in a row is how
+    much worse it is than the best of the contenders, on the same draws.
     """
     first, *others = (_samples(metric, task.name, observed, seed) for metric in task.prepared.metrics)
     values, more = _told(first), [_told(samples) for samples in others]
     gaps = _gaps(first, contenders)
-    own, shares = _shares(first, owner)
+    own, shares = _shares(first, owners)
     rows = [
         {
             "candidate": name,
@@ -35,7 +35,7 @@ def scores(
             "metric": task.prepared.metrics[0].name,
             **values[at],
             "rows": len(task.items),
-            "own": None if owner is None else values[owner]["value"],
+            "own": values[owners[0]]["value"] if owners else None,
             "normalised": share.get("value"),
             "normalised_low": share.get("low"),
             "normalised_high": share.get("high"),
@@ -47,26 +47,26 @@ def scores(
     return rows, own
 
 
-def _shares(samples: Samples, owner: int | None) -> tuple[Samples | None, Sequence[Mapping[str, float | None]]]:
+def _shares(samples: Samples, owners: Sequence[int]) -> tuple[Samples | None, Sequence[Mapping[str, float | None]]]:
     """What share of the owner's score each candidate has: the draws, and rows that are empty without an owner."""
-    if owner is None:
+    if not owners:
         return None, [{}] * len(samples.value)
-    found = resampling.ratio(samples, samples.take([owner]))
-    return found, _told(found, [owner])
+    found = resampling.ratio(samples, samples.take(owners[:1]))
+    return found, _told(found, owners)
 
 
 def means(
-    names: Sequence[str], tasks: Sequence[tuple[int, Samples]], contenders: Sequence[int]
+    names: Sequence[str], tasks: Sequence[tuple[Sequence[int], Samples]], contenders: Sequence[int]
 ) -> list[dict[str, Any]]:
     """For each candidate the mean share of the owners' scores over some tasks, and how far it is behind the best.
 
-    `tasks`: the place of the owner and the shares of what it scores.
+    `tasks`: the places of the owner and of its equals, and the shares of what it scores.
     """
     if not tasks:
         return []
-    owners, shares = {owner for owner, _ in tasks}, [share for _, share in tasks]
-    every = resampling.average(shares)
-    rows = zip(names, _told(every, owners if len(owners) == 1 else ()), _gaps(every, contenders), strict=True)
+    every = resampling.average([share for _, share in tasks])
+    sure = set.intersection(*(set(owners) for owners, _ in tasks))
+    rows = zip(names, _told(every, sure), _gaps(every, contenders), strict=True)
     return [{"candidate": name, **row, "tasks": len(tasks), "behind": gap} for name, row, gap in rows]
 
 

@@ -55,7 +55,7 @@ class Asked:
     rows: int | None = None
     check: bool = True
     takes: Mapping[str, tuple[str | None, _files.Part]] = field(default_factory=dict)
-    """For tasks by name: another split, and which of its items."""
+    """For tasks by their own names: another split, and which of its items."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class OnTask:
     kind: Task
     options: Any
     items: Sequence[int]
+    part: _files.Part
     of: int
     prepared: Prepared
     owner: str | None = None
@@ -77,8 +78,8 @@ class OnTask:
         """What is told of it."""
         metric = self.prepared.metrics[0]
         told = {"name": self.name, "kind": self.data.kind, "metric": metric.name, "higher": metric.higher}
-        told |= {"rows": len(self.items), "of": self.of, "split": self.data.split, "owner": self.owner}
-        return told | {"file": self.data.path.name, "sha256": self.data.sha256}
+        told |= {"rows": len(self.items), "of": self.of, "part": self.part, "split": self.data.split}
+        return told | {"owner": self.owner, "file": self.data.path.name, "sha256": self.data.sha256}
 
 
 @dataclass
@@ -93,6 +94,11 @@ class Suite:
     tasks: Sequence[OnTask]
     device: str
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def part(self) -> str:
+        """Which of their items the tasks take."""
+        return ", ".join(sorted({task.part for task in self.tasks}))
 
     @cached_property
     def bench(self) -> Bench:
@@ -161,7 +167,8 @@ def suite(session: Session, asked: Asked, like: Adapter | None, heads: Heading) 
         raise BadOption("There is no task.", hint="--task FOLDER, or --task KIND:FILE")
     root = session.workspace.root
     named = [_named(text) for text in asked.tasks]
-    data = [(name, _data(spec, root, asked)) for name, spec in named]
+    data = [(name, _data(name, spec, root, asked)) for name, spec in named]
+    _check_options(asked.options, sorted({found.kind for _, found in data}))
     device = resolve_device(session.device)
     folder, known = basing.folder(session, asked.base)
     base = (like.base if like else None) or known
@@ -182,7 +189,7 @@ def again(made: Suite, asked: Asked, heads: Heading) -> Suite:
     """The tasks on the same model, asked for otherwise: other splits, other items."""
     root = made.session.workspace.root
     named = [_named(text) for text in asked.tasks]
-    tasks = [_on_task(asked, made.model, name, _data(spec, root, asked), heads) for name, spec in named]
+    tasks = [_on_task(asked, made.model, name, _data(name, spec, root, asked), heads) for name, spec in named]
     return replace(made, asked=asked, tasks=tasks, notes=[note for task in tasks for note in task.prepared.notes])
 
 
@@ -192,13 +199,13 @@ def _named(text: str) -> tuple[str, str]:
     return (name, spec) if equals and "/" not in name and ":" not in name else ("", text)
 
 
-def _data(spec: str, root: Path, asked: Asked) -> _files.Data:
+def _data(own: str, spec: str, root: Path, asked: Asked) -> _files.Data:
     """The task that `KIND:NAME` names, for a kind that has its own, else that of a file."""
     kind, _, name = spec.partition(":")
     if name and kind in TASKS and (read := TASKS[kind].read):
         return read(name, root, _options(TASKS[kind], asked.options))
     found = _files.read(spec, root, split=asked.split)
-    split, _ = asked.takes.get(found.name, (None, "all"))
+    split, _ = asked.takes.get(own or found.name, (None, "all"))
     return _files.read(spec, root, split=split) if split else found
 
 
@@ -210,7 +217,7 @@ def _on_task(asked: Asked, model: Model, name: str, data: _files.Data, heads: He
     of = kind.count(data, model, options)
     if kind.count is rows_of and not data.rows and not kind.read:
         raise FormatError(f"A {data.kind} task has rows of JSON.", where=str(data.path), hint="a file *.jsonl")
-    _, part = asked.takes.get(data.name, (None, asked.part))
+    _, part = asked.takes.get(name, (None, asked.part))
     items = _files.chosen(of, part, asked.limit)
     if of and not items:
         raise BadOption(f"None of {of} items of {name} is left.", hint="a larger --limit")
@@ -226,16 +233,22 @@ def _on_task(asked: Asked, model: Model, name: str, data: _files.Data, heads: He
                 hint=f"--own {name}=REF",
             )
         head = heads[owner]
-    return OnTask(name, data, kind, options, items, of, prepared, owner, head)
+    return OnTask(name, data, kind, options, items, part, of, prepared, owner, head)
+
+
+def _check_options(given: Mapping[str, str], kinds: Sequence[str]) -> None:
+    """Raises BadOption for an option that none of the kinds of the tasks has."""
+    known = {name for kind in kinds for name in TASKS[kind].options.__dataclass_fields__}  # type: ignore[attr-defined]
+    if stray := [key for key in given if key.replace("-", "_") not in known]:
+        raise BadOption(
+            f"None of the tasks has an option {stray[0]!r}.",
+            where=", ".join(kinds),
+            hint=", ".join(near(stray[0], known) or sorted(known)),
+        )
 
 
 def _options(kind: Task, given: Mapping[str, str]) -> Any:
-    """The options that this kind has, of those given for all kinds. Raises BadOption for one that no kind has."""
-    known = {name: set(TASKS[name].options.__dataclass_fields__) for name in TASKS.names()}  # type: ignore[attr-defined]
-    for key in given:
-        if not any(key.replace("-", "_") in names for names in known.values()):
-            every = sorted(set().union(*known.values()))
-            raise BadOption(f"No kind of task has an option {key!r}.", hint=", ".join(near(key, every) or every))
+    """The options that this kind has, of those given for all kinds."""
     fields = kind.options.__dataclass_fields__  # type: ignore[attr-defined]
     return parse(kind.options, {key: value for key, value in given.items() if key.replace("-", "_") in fields})
 

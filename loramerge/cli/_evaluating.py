@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loramerge import options
@@ -10,6 +13,7 @@ from loramerge.cli._session import session
 from loramerge.errors import BadOption
 
 if TYPE_CHECKING:
+    from loramerge.api.session import Session
     from loramerge.api.suite import Asked
     from loramerge.cli._output import Output
 
@@ -33,10 +37,12 @@ def evaluate(refs: Sequence[str], values: dict[str, Any]) -> None:
             sources=not values.pop("no_sources"),
             base=values.pop("with_base"),
         )
-        made = api.evaluate(work, refs, asked, sweep, **values)
+        values["data"] = options.pairs(values["data"], "--data NAME=FILE")
+        with _resumable(work, out, values["out"]):
+            made = api.evaluate(work, refs, asked, sweep, **values)
         show(out, made.data)
         if made.path:
-            out.hint(f"loramerge report {made.path.name} -o report.html")
+            out.hint(f"loramerge report {_typed(made.path)} -o report.html")
 
 
 def asked_of(values: dict[str, Any]) -> Asked:
@@ -44,7 +50,7 @@ def asked_of(values: dict[str, Any]) -> Asked:
     from loramerge import api
 
     names = ("base", "tasks", "split", "limit", "part", "heads", "dtype", "rows")
-    given = {name: values.pop(name) for name in names}
+    given = {name: values.pop(name) for name in names if name in values}
     own = options.pairs(values.pop("own"), "--own TASK=NAME")
     kind = options.pairs(values.pop("task_options"), "-T block=64")
     return api.Asked(**given, own=own, options=kind, check=not values.pop("no_check"))
@@ -82,7 +88,8 @@ def _told(row: Mapping[str, Any], marked: bool) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "–"
-    low, high = ("?" if row[side] is None else f"{row[side]:.3g}" for side in ("low", "high"))
+    # Where there is a value, what is no number is beyond all of them.
+    low, high = (none if row[side] is None else f"{row[side]:.3g}" for side, none in (("low", "−∞"), ("high", "∞")))
     return f"{row['value']:.4g} ({low}–{high})"
 
 
@@ -101,7 +108,9 @@ def tune(refs: Sequence[str], values: dict[str, Any]) -> None:
         asked = asked_of(values)
         names = ("space", "sampler", "budget", "batch", "objective", "rank")
         search = api.Search(**{name: values.pop(name) for name in names}, seed=values["seed"])
-        made = api.tune(work, refs, asked, search, **values)
+        values["data"] = options.pairs(values["data"], "--data NAME=FILE")
+        with _resumable(work, out, values["out"]):
+            made = api.tune(work, refs, asked, search, **values)
         held = {row["candidate"]: row for row in made.data["held_out"]["means"]}
         name = made.data["winner"]["name"]
         facts = {
@@ -112,5 +121,29 @@ def tune(refs: Sequence[str], values: dict[str, Any]) -> None:
             "trials": len(made.data["trials"]),
             "passes": made.data["spent"],
         }
-        out.result("Tuned", facts, id="recipe", more={"data": dict(made.data)}, notes=made.data["notes"])
-        out.hint(f"loramerge merge {made.recipe.name}")
+        out.result(
+            "Tuned",
+            facts,
+            id="recipe",
+            more={"data": dict(made.data)},
+            notes=[*made.data["notes"], *made.data["held_out"]["notes"]],
+        )
+        out.hint(f"loramerge merge {_typed(made.recipe)}")
+
+
+@contextmanager
+def _resumable(work: Session, out: Output, target: Path | None) -> Iterator[None]:
+    """An interruption tells that the same call goes on, where something is kept for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        journal = work.workspace.root / f"{target}.journal"
+        if target and journal.exists():
+            out.note(f"what was observed is kept in {journal.name}: the same call goes on from there")
+        raise
+
+
+def _typed(path: Path) -> str:
+    """A path as one types it here."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -32,6 +32,7 @@ def global_options() -> list[click.Option]:
     ]
 
 
+data = click.option("--data", multiple=True, metavar="NAME=FILE", help="Statistics of one adapter (`loramerge stats`).")
 sources = click.argument("refs", nargs=-1, metavar="[REF]...")
 ref = click.argument("ref", metavar="REF")
 allow_pickle = click.option("--allow-pickle", is_flag=True, help="Read .bin files too (weights only; never code).")
@@ -47,6 +48,14 @@ mismatch = click.option("--allow-base-mismatch", is_flag=True, help="Across base
 force = click.option("--force", is_flag=True, help="Replace the output folder.")
 out = click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the result goes.")
 rank = click.option("--rank", metavar="RULE", help="N, max, sum, energy:T, elbow, sv-ratio:T, sv-fro:T  [default: max]")
+rows_taken = click.option(
+    "--rows-taken",
+    "part",
+    type=click.Choice(["all", "even", "odd"]),
+    default="all",
+    show_default=True,
+    help="Of the items all, or every other one: choose on even ones, report odd ones.",
+)
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 
 
@@ -67,16 +76,8 @@ _EVALUATING = [
         metavar="[NAME=]TASK",
         help="A folder, or KIND:FILE; repeatable.",
     ),
-    click.option("--split", metavar="NAME", help="Which file of a task's folder.  [default: test]"),
+    click.option("--split", metavar="NAME", help="Which file of a task's folder.  [default: test, else validation]"),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="The first N items of each task."),
-    click.option(
-        "--rows-taken",
-        "part",
-        type=click.Choice(["all", "even", "odd"]),
-        default="all",
-        show_default=True,
-        help="Of those all, or every other one: choose on even ones, report odd ones.",
-    ),
     click.option(
         "-T", "--task-option", "task_options", multiple=True, metavar="KEY=VALUE", help="An option of a kind of task."
     ),
@@ -126,7 +127,7 @@ _MAKING = [
         show_default=True,
         help="norm: give each module's result the mean norm of its inputs, before --scale.",
     ),
-    click.option("--data", multiple=True, metavar="NAME=FILE", help="Statistics of one adapter (`loramerge stats`)."),
+    data,
     click.option("--metric", metavar="FILE", help="Truncate by the outputs' error: covariances of the inputs."),
     click.option(
         "--extras", default="auto", show_default=True, metavar="POLICY", help="auto|average|first:NAME|drop|error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +119,7 @@ class Integer:
 
 
 def _check(low: float, high: float, log: bool, text: str) -> None:
-    if not low < high or not math.isfinite(high - low):
+    if not low < high or not high - low <= sys.float_info.max:
         raise BadOption(f"{text} goes from {low} to {high}, which is no way up.", hint="0.3..2")
     if log and low <= 0:
         raise BadOption(f"{text} takes the logarithm of {low}.", hint="log:0.001..1")
@@ -150,8 +151,9 @@ def _between(text: str, kinds: list[str], whole: str) -> Domain:
 def _number(text: str) -> Value:
     for kind in (int, float):
         try:
-            value: Value = kind(text)
+            value: int | float = kind(text)
         except ValueError:
             continue
-        return value
+        if abs(value) <= sys.float_info.max:
+            return value
     return text

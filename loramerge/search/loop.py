@@ -25,15 +25,23 @@ _IDLE = 20
 """Batches without a new point after which a sampler has no more to ask for."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """For each task (points, rows, R), with fewer rows where it has no more; why points have no score, by place."""
+
+    observed: Mapping[str, Array]
+    why: Mapping[int, str] = field(default_factory=dict)
+
+
 class Evaluate(Protocol):
-    """Observes some points on some rows: for each task (points, rows, R), with fewer rows where it has no more.
+    """Observes some points on some rows.
 
     What it observes of a point depends on neither the other points nor on what was asked before. Rows 0, 1, … are the
     items in an order that says nothing of them (drawn once, not sorted by class): the first few stand for all.
     """
 
-    def __call__(self, points: Sequence[Point], rows: range) -> Mapping[str, Array]:
-        """The observations, the points in the order given."""
+    def __call__(self, points: Sequence[Point], rows: range) -> Seen:
+        """The observations, the points in the order given; NaN for one that cannot be scored."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,14 @@ class Plan:
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("batch", 1), ("budget", 1)):
-            if not getattr(self, name) >= least:
-                raise BadOption(f"{name} is {getattr(self, name)}, less than {least}.")
+        for name, example in (("rows", "--limit"), ("batch", "--batch 16"), ("budget", "--budget 20")):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise BadOption(f"{name} is {getattr(self, name)}, which is no number from 1 up.", hint=example)
+
+    @property
+    def most(self) -> float:
+        """Passes that a point costs in a race: the rules' most, or its first rung, which is a row at least."""
+        return max(self.rules.most, math.ceil(self.rules.rungs[0] * self.rows) / self.rows)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -60,11 +73,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one point: how it stood after each rung of its race, the last being all that is known of it."""
+    """What came of one point: how it stood after each rung of its race, the last being all that is known of it.
+
+    `why` it could not be scored, where it could not.
+    """
 
     number: int
     point: Point
     rungs: tuple[Standing, ...]
+    why: str = ""
 
     @property
     def last(self) -> Standing:
@@ -110,7 +127,7 @@ def run(
 
 def _room(plan: Plan, found: Found) -> int:
     """How many points the next batch may have: as many as there are passes left to race them."""
-    return max(0, min(plan.batch, math.floor((plan.budget - found.spent) / plan.rules.most)))
+    return max(0, min(plan.batch, math.floor((plan.budget - found.spent) / plan.most)))
 
 
 def _noted(trial: Trial, rows: int) -> Noted:
@@ -132,7 +149,8 @@ def _raced(fresh: Sequence[Point], found: Found, scores: _Scores, plan: Plan) ->
     for one in (one for rung in result.rungs for one in rung.standing):
         stood[one.candidate].append(one)
     first = len(found.trials) - len(best)
-    raced = [Trial(first + i, points[i], tuple(stood[i])) for i in range(len(best), len(points))]
+    new = range(len(best), len(points))
+    raced = [Trial(first + i, points[i], tuple(stood[i]), scores.journal.why(points[i])) for i in new]
     winner = [*best, *raced][result.winner]
     return Found(winner, (*found.trials, *raced), found.spent + result.cost * len(fresh))
 
@@ -143,12 +161,13 @@ class _Scores:
     def __init__(self, evaluate: Evaluate, objective: Objective, journal: Journal) -> None:
         self._evaluate = evaluate
         self._objective = objective
-        self._journal = journal
+        self.journal = journal
         self._seen = 0
 
     def __call__(self, points: Sequence[Point], rows: int) -> Samples:
         new = range(self._seen, rows)
-        if missing := self._journal.missing(points, new):
-            self._journal.add(missing, new, self._evaluate(missing, new))
+        if missing := self.journal.missing(points, new):
+            seen = self._evaluate(missing, new)
+            self.journal.add(missing, new, seen.observed, seen.why)
         self._seen = rows
-        return self._objective.score(points, self._journal.observed(points, rows))
+        return self._objective.score(points, self.journal.observed(points, rows))

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from loramerge.search.space import Point, Space
 
 
-def space_of(texts: Sequence[str], maker: Maker, *, data: bool) -> Space:
-    """The space of the texts, `*` standing for every source, and `@families` or `@layers` for rules of modules."""
+def space_of(texts: Sequence[str], maker: Maker, *, method: str, data: bool) -> Space:
+    """The space of the texts, `*` standing for every source, and `@families` or `@layers` for rules of modules.
+
+    `method` is that of all points where none is searched. Without texts the scale alone is searched.
+    """
     usable = {
         name: MERGE[name].options.__dataclass_fields__  # type: ignore[attr-defined]
         for name in MERGE.names()
@@ -27,7 +30,7 @@ def space_of(texts: Sequence[str], maker: Maker, *, data: bool) -> Space:
     }
     count = len(maker.opened)
     fitting = {n: f for n, f in usable.items() if MERGE[n].least <= count <= (MERGE[n].most or count)}
-    return read([one for text in texts or ["scale=log:0.3..3"] for one in _expanded(text, maker)], fitting)
+    return read([one for text in texts or ["scale=log:0.3..3"] for one in _expanded(text, maker)], fitting, method)
 
 
 def _expanded(text: str, maker: Maker) -> list[str]:
@@ -65,8 +68,11 @@ def _layers(modules: Sequence[str]) -> list[str]:
 def recipe_for(
     session: Session, refs: Sequence[str], point: Point, rank: str | None, merging: Mapping[str, Any]
 ) -> Recipe:
-    """The merge that a point stands for: its method, options, scale, rank, and weights, for some modules or all."""
-    method = str(point.get("method", merging.get("method", "linear")))
+    """The merge that a point stands for: its method, options, scale, rank, and weights, for some modules or all.
+
+    `merging` says what the point does not, the method among it.
+    """
+    method = str(point.get("method", merging["method"]))
     weights = {name.removeprefix(WEIGHT): value for name, value in point.items() if name.startswith(WEIGHT)}
     fields = MERGE[method].options.__dataclass_fields__  # type: ignore[attr-defined]
     options = {name: value for name, value in point.items() if name in fields}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loramerge.errors import BadOption
@@ -25,6 +26,9 @@ COMMON = ("method", "scale", "rank")
 """Settings that every method has; so are all whose names begin with WEIGHT."""
 
 WEIGHT = "weight."
+
+_MOST = 100_000
+"""Points of a grid."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,24 @@ class Space:
         return [d.domain.place(point[d.name]) if d.applies(point) else 0.5 for d in self.dimensions]
 
     def grid(self, count: int = 5) -> list[Point]:
-        """All combinations, with `count` values of each range."""
-        return list(self._combined({}, self.dimensions, count))
+        """All combinations, with `count` values of each range. Raises BadOption where they are too many to list."""
+        axes = self._axes(count)
+        if sum(math.prod(map(len, one.values())) for one in axes) > _MOST:
+            raise BadOption(f"The grid has more than {_MOST:,} points.", hint="--sampler random, or fewer settings")
+        return [dict(zip(one, values, strict=True)) for one in axes for values in itertools.product(*one.values())]
 
-    def _combined(self, chosen: Point, left: Sequence[Dimension], count: int) -> Iterator[Point]:
-        if not left:
-            yield chosen
-            return
-        first, rest = left[0], left[1:]
-        if not first.applies(chosen):
-            yield from self._combined(chosen, rest, count)
-            return
-        for value in first.domain.grid(count):
-            yield from self._combined({**chosen, first.name: value}, rest, count)
+    def _axes(self, count: int) -> list[dict[str, list[Value]]]:
+        """For every method the values of each setting that it has."""
+        methods = [d for d in self.dimensions if d.name == "method"]
+        starts: list[Point] = [{"method": value} for d in methods for value in d.domain.grid(count)] or [{}]
+        return [
+            {
+                d.name: [start[d.name]] if d.name in start else d.domain.grid(count)
+                for d in self.dimensions
+                if d.applies(start)
+            }
+            for start in starts
+        ]
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.dimensions))
@@ -86,17 +95,19 @@ class Space:
         return hashlib.sha256(str(self).encode()).hexdigest()
 
 
-def read(items: Sequence[str] | Mapping[str, object], options: Mapping[str, Collection[str]]) -> Space:
+def read(
+    items: Sequence[str] | Mapping[str, object], options: Mapping[str, Collection[str]], method: str = "linear"
+) -> Space:
     """A space from `NAME=DOMAIN` texts (or a mapping), given the options that each method has.
 
-    Without a dimension `method`, the methods are those that `options` names. Raises BadOption where no method has
-    the setting, or one would have it twice.
+    `method` is that of all points where there is no dimension of that name. Raises BadOption where no method searched
+    has the setting, or one would have it twice.
     """
     texts = items if isinstance(items, Mapping) else pairs(items, "--space scale=0.3..2")
     domains = {name.strip(): parse(str(text)) for name, text in texts.items()}
     if not domains:
         raise BadOption("There is nothing to search.", hint="--space method=ties,tsv --space scale=0.3..2")
-    methods = _methods(domains.get("method"), options)
+    methods = _methods(domains["method"], options) if "method" in domains else [method]
     ordered = sorted(domains, key=lambda name: name != "method")
     made = tuple(_dimension(name, domains[name], methods, options) for name in ordered)
     for one, other in itertools.combinations(made, 2):
@@ -105,9 +116,7 @@ def read(items: Sequence[str] | Mapping[str, object], options: Mapping[str, Coll
     return Space(made)
 
 
-def _methods(domain: Domain | None, options: Mapping[str, Collection[str]]) -> list[str]:
-    if domain is None:
-        return list(options)
+def _methods(domain: Domain, options: Mapping[str, Collection[str]]) -> list[str]:
     if not isinstance(domain, Choice):
         raise BadOption(f"method={domain} is no list of methods.", hint="method=ties,tsv,linear")
     for name in map(str, domain.values):
@@ -118,15 +127,18 @@ def _methods(domain: Domain | None, options: Mapping[str, Collection[str]]) -> l
 
 def _dimension(name: str, domain: Domain, methods: Sequence[str], options: Mapping[str, Collection[str]]) -> Dimension:
     if name in COMMON or name.startswith(WEIGHT):
+        texts = [v for v in domain.values if isinstance(v, str)] if isinstance(domain, Choice) else []
+        if texts and name not in ("method", "rank"):
+            raise BadOption(f"{name}={texts[0]} is no number.", hint=f"{name}=0.5,1 or {name}=0.3..2")
         return Dimension(name, domain)
     method, dot, option = name.rpartition(".")
     option = option.replace("-", "_")
     asked = [method] if dot else methods
-    having = frozenset(one for one in asked if one in methods and option in options[one])
+    having = frozenset(one for one in asked if one in methods and option in options.get(one, ()))
     if not having:
-        known = {*COMMON, *(option for one in methods for option in options[one])}
-        raise BadOption(
-            f"None of the methods has {name!r}.", where=", ".join(methods), hint=", ".join(near(option, known))
-        )
+        known = {*COMMON, *(option for one in methods for option in options.get(one, ()))}
+        others = [one for one in options if option in options[one] and option not in known]
+        hint = f"--space method={','.join(others)}" if others else ", ".join(near(option, known))
+        raise BadOption(f"None of the methods has {name!r}.", where=", ".join(methods), hint=hint)
     # A single method is in no point's `method`, where that is not searched.
     return Dimension(option, domain, None if len(methods) == len(having) == 1 else having)

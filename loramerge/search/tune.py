@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,32 +17,31 @@ import numpy as np
 
 from loramerge import recipe
 from loramerge.api import evaluating
-from loramerge.api.candidates import Entry, Maker, heads_of
-from loramerge.api.suite import Asked, OnTask, Suite, again, suite
+from loramerge.api.candidates import heads_of
+from loramerge.api.prepare import inputs_of
+from loramerge.api.suite import Asked, Suite, again, suite
+from loramerge.core.provenance import finite, sha256_file
 from loramerge.errors import BadOption, LoramergeError, UsageError
-from loramerge.evaluation import _files, metrics
+from loramerge.evaluation import _files
+from loramerge.evaluation.candidate import Candidate
+from loramerge.search.ground import Ground, objective_of
 from loramerge.search.journal import Journal
 from loramerge.search.loop import Found, Plan, Trial, run
-from loramerge.search.objective import LORAHUB_L1, Measure, Objective, lorahub
-from loramerge.search.points import named, recipe_for, space_of
+from loramerge.search.points import named, space_of
 from loramerge.search.samplers._sampler import SAMPLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from loramerge.api.session import Session
-    from loramerge.evaluation.metrics import Array
-    from loramerge.search.space import Point, Space
+    from loramerge.search.space import Space
 
 SCHEMA = 1
-_VALIDATION = ("dev", "validation", "valid", "val")
 _KEPT = 32
 """Merges that are held at once."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched and how. `space`: `NAME=DOMAIN` texts (none: all methods that need no data, and the scale).
+    """What is searched and how. `space`: `NAME=DOMAIN` texts (none: the scale); without `method` all are linear.
 
     `budget` in passes of one candidate over all validation rows. `objective`: "share" of the sources' own scores,
     "score" itself, or "lorahub". `rank` of all merges, and the k of those that decide theirs.
@@ -67,49 +65,6 @@ class Tuned:
     recipe: Path
 
 
-@dataclass
-class Ground:
-    """Everything a point is judged by: makes the merges, runs them, knows what failed and why."""
-
-    maker: Maker
-    chosen: Suite
-    refs: Sequence[str]
-    search: Search
-    merging: Mapping[str, Any]
-    why: dict[str, str] = field(default_factory=dict)
-
-    def recipe(self, point: Point) -> recipe.Recipe:
-        """The merge that a point stands for."""
-        return recipe_for(self.maker.session, self.refs, point, self.search.rank, self.merging)
-
-    def entry(self, point: Point) -> Entry | None:
-        """The candidate of a point; None where it cannot be merged, `why` says the reason then."""
-        name = named(point)
-        try:
-            return self.maker.merge(self.recipe(point), name)
-        except LoramergeError as error:
-            self.why[name] = error.message
-            return None
-
-    def observe(self, points: Sequence[Point], rows: range) -> dict[str, Array]:
-        """For each task what was observed of some points on some rows, NaN for one that cannot be merged."""
-        entries = [self.entry(point) for point in points]
-        found = {}
-        for task in self.chosen.tasks:
-            there = range(rows.start, min(rows.stop, len(task.items)))
-            found[task.name] = self._on_task(task, entries, there)
-        return found
-
-    def _on_task(self, task: OnTask, entries: Sequence[Entry | None], rows: range) -> Array:
-        made = [entry.candidate for entry in entries if entry]
-        if not rows:
-            return np.zeros((len(entries), 0, 1))
-        observed = self.chosen.observe(task, made, rows=rows).observed if made else np.zeros((0, len(rows), 3))
-        full = np.full((len(entries), len(rows), observed.shape[2]), np.nan)
-        full[[at for at, entry in enumerate(entries) if entry]] = observed
-        return full
-
-
 def tune(
     session: Session,
     refs: Sequence[str],
@@ -126,8 +81,9 @@ def tune(
     The journal `out`.journal makes the same call go on after an interruption; it is left, so that a larger budget can
     go on too. Raises OutputExists before any work, BadOption for a space that no method has, and what `evaluate` does.
     """
-    target = evaluating.target_of(session, out.with_suffix(".json"), force)
-    assert target is not None
+    target, written = _targets(session, out, force)
+    if asked.part != "all":
+        raise UsageError("Which rows choose and which are reported is for the search to say.", hint="--limit N")
     opened, maker = evaluating.sources(session, refs, asked, allow_pickle)
     if not opened:
         raise UsageError("There is nothing to tune.", hint="name two adapters or more")
@@ -136,12 +92,12 @@ def tune(
     first = suite(session, asked, opened[0].adapter, heads)
     takes, notes = split_rows(first)
     chosen = again(first, replace(asked, takes=takes), heads).shuffled(search.seed)
-    merging = {**evaluating.base_weights(session, asked, opened), **merging}
+    merging = {"method": "linear", **evaluating.base_weights(session, asked, opened), **merging}
     ground = Ground(maker, chosen, refs, search, merging)
-    searched = space_of(search.space, maker, data=bool(merging.get("data")))
+    searched = space_of(search.space, maker, method=str(merging["method"]), data=bool(merging.get("data")))
     plan = Plan(max(len(task.items) for task in chosen.tasks), search.budget, search.batch)
-    with _open_journal(target.with_suffix(".journal"), force, _identity(ground, searched, plan)) as journal:
-        objective = objective_of(ground)
+    objective, identity = objective_of(ground), _identity(ground, searched, plan)
+    with Journal(target.with_suffix(".journal"), identity, anew=force) as journal:
         found = run(
             SAMPLERS[search.sampler].start(searched, search.seed),
             ground.observe,
@@ -151,13 +107,25 @@ def tune(
             _telling(session, plan),
         )
     if found.winner is None or found.winner.last.rows < plan.rows or not np.isfinite(found.winner.last.value):
-        raise LoramergeError("No candidate could be scored.", where=next(iter(ground.why.values()), ""))
+        why = next((trial.why for trial in found.trials if trial.why), "no score is a finite number")
+        raise LoramergeError(f"No candidate could be scored: {why.rstrip('.')}.", hint="another --space, or --rank")
     held_out = _held_out(ground, first, heads, takes, found.winner)
-    data = _data(ground, searched, plan, found, held_out, [*notes, *first.notes])
-    written = target.with_suffix(".yaml")
-    evaluating.write(written, recipe.dump(ground.recipe(found.winner.point)))
+    notes += dict.fromkeys([*chosen.notes, *chosen.bench.notes])
+    data = finite(_data(ground, searched, plan, found, held_out, notes))
     evaluating.write(target, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    evaluating.write(written, recipe.dump(ground.recipe(found.winner.point)))
     return Tuned(data, target, written)
+
+
+def _targets(session: Session, out: Path, force: bool) -> tuple[Path, Path]:
+    """NAME.json and NAME.yaml. Raises as `check_output`, and BadOption for what is no name."""
+    if not out.name:
+        raise BadOption(f"{out} is no name of files.", hint="-o tuned")
+    plain = out.name.removesuffix(".json").removesuffix(".yaml")
+    target, written = (evaluating.target_of(session, out.with_name(plain + end), force) for end in (".json", ".yaml"))
+    assert target is not None
+    assert written is not None
+    return target, written
 
 
 def split_rows(made: Suite) -> tuple[dict[str, tuple[str | None, _files.Part]], list[str]]:
@@ -165,40 +133,12 @@ def split_rows(made: Suite) -> tuple[dict[str, tuple[str | None, _files.Part]], 
     takes: dict[str, tuple[str | None, _files.Part]] = {}
     notes = []
     for task in made.tasks:
-        dev = next((name for name in _VALIDATION if name in task.data.splits and name != task.data.split), None)
-        takes[task.data.name] = (dev, "all") if dev else (None, "even")
+        dev = next((name for name in _files.VALIDATION if name in task.data.splits and name != task.data.split), None)
+        takes[task.name] = (dev, "all") if dev else (None, "even")
         told = f"the split {dev} chose, {task.data.split} is reported"
         halves = f"the even rows of {task.data.split} chose, the odd ones are reported"
         notes.append(f"{task.name}: {told if dev else halves}")
     return takes, notes
-
-
-def objective_of(ground: Ground) -> Objective:
-    """What is made as great as it can be. Raises BadOption where a task has no owner, or no loss."""
-    tasks = ground.chosen.tasks
-    if ground.search.objective == "lorahub":
-        if lacking := [task.name for task in tasks if task.prepared.loss is None]:
-            raise BadOption(f"{lacking[0]} has no loss.", hint="--objective share")
-        made = lorahub([task.name for task in tasks], l1=LORAHUB_L1)
-        losses = {task.name: task.prepared.loss for task in tasks}
-        return replace(made, tasks={n: replace(m, prepare=losses[n]) for n, m in made.tasks.items()})
-    own = _own(ground) if ground.search.objective == "share" else {}
-    return Objective({task.name: Measure(task.prepared.metrics[0], own.get(task.name)) for task in tasks})
-
-
-def _own(ground: Ground) -> dict[str, float]:
-    """What the source of each task scores on all rows that choose."""
-    found = {}
-    for task in ground.chosen.tasks:
-        if task.owner not in ground.maker.names:
-            raise BadOption(
-                f"Whose task is {task.name}?",
-                hint=f"--own {task.name}=REF, or --objective score, which compares with none",
-            )
-        source = ground.maker.sources[ground.maker.names.index(task.owner)]
-        observed = ground.chosen.observe(task, [source]).observed
-        found[task.name] = float(metrics.score(observed, task.prepared.metrics[0])[0])
-    return found
 
 
 def _identity(ground: Ground, searched: Space, plan: Plan) -> dict[str, str]:
@@ -206,21 +146,19 @@ def _identity(ground: Ground, searched: Space, plan: Plan) -> dict[str, str]:
     sources = [f"{candidate.name} {candidate.key}" for candidate in ground.maker.sources]
     tasks = [f"{task.name} {chosen.key(task)} {len(task.items)}" for task in chosen.tasks]
     told = {"space": str(searched), "sampler": search.sampler, "seed": str(search.seed), "objective": search.objective}
-    told |= {"sources": "; ".join(sources), "tasks": "; ".join(tasks), "heads": chosen.asked.heads}
+    told |= {"sources": "; ".join(sources), "tasks": "; ".join(tasks)}
+    heads = [f"{task.name} {Candidate('', replaced=task.head).key}" for task in chosen.tasks]
+    told |= {"heads": "; ".join([chosen.asked.heads, *heads]), "statistics": "; ".join(_statistics(ground))}
+    told["owners"] = "; ".join(f"{task.name} {task.owner}" for task in chosen.tasks)
     return told | {"rank": str(search.rank), "merging": repr(sorted(ground.merging.items())), **plan.identity}
 
 
-@contextmanager
-def _open_journal(path: Path, force: bool, identity: Mapping[str, str]) -> Iterator[Journal]:
-    try:
-        journal = Journal(path, identity)
-    except BadOption:
-        if not force:
-            raise
-        path.unlink()
-        journal = Journal(path, identity)
-    with journal:
-        yield journal
+def _statistics(ground: Ground) -> list[str]:
+    """The files of statistics that merges use, each with its hash. Raises what reading them raises."""
+    maker, merging = ground.maker, ground.merging
+    used = recipe.Recipe((), data=merging.get("data", {}), metric=merging.get("metric"))
+    inputs_of(maker.session, used, [one.adapter for one in maker.opened])
+    return [f"{file} {sha256_file(maker.session.workspace.root / file)}" for file in used.files]
 
 
 def _telling(session: Session, plan: Plan) -> Callable[[Found], None]:
@@ -235,9 +173,7 @@ def _held_out(ground: Ground, first: Suite, heads: Any, takes: Mapping[str, Any]
     others: dict[str, tuple[str | None, _files.Part]] = {}
     others = {name: (None, "all" if split else "odd") for name, (split, _) in takes.items()}
     reported = again(first, replace(first.asked, takes=others), heads)
-    best = ground.entry(winner.point)
-    assert best is not None
-    return evaluating.run(reported, [best, *ground.maker.adapters()])
+    return evaluating.run(reported, [ground.entry(winner.point), *ground.maker.adapters()])
 
 
 def _data(
@@ -256,7 +192,7 @@ def _data(
         "objective": ground.search.objective,
         "budget": plan.budget,
         "spent": round(found.spent, 3),
-        "trials": [_trial(ground, trial, best, plan.rows) for trial in found.trials],
+        "trials": [_trial(trial, best, plan.rows) for trial in found.trials],
         "winner": {
             "name": named(best.point),
             "point": dict(best.point),
@@ -268,8 +204,7 @@ def _data(
     }
 
 
-def _trial(ground: Ground, trial: Trial, best: Trial, rows: int) -> dict[str, Any]:
-    name = named(trial.point)
+def _trial(trial: Trial, best: Trial, rows: int) -> dict[str, Any]:
     good = np.isfinite(trial.last.value)
     state = (
         "winner" if trial is best else "failed" if not good else "finished" if trial.last.rows == rows else "dropped"
@@ -279,5 +214,5 @@ def _trial(ground: Ground, trial: Trial, best: Trial, rows: int) -> dict[str, An
         for one in trial.rungs
         if np.isfinite(one.value)
     ]
-    told = {"number": trial.number, "point": dict(trial.point), "name": name, "rungs": rungs, "state": state}
-    return {**told, "why": ground.why.get(name, "")}
+    told = {"number": trial.number, "point": dict(trial.point), "name": named(trial.point), "rungs": rungs}
+    return {**told, "state": state, "why": trial.why or ("" if good else "its score is not finite")}

@@ -189,11 +189,14 @@ def test_language_models_without_heads_have_owners_too(here):
 def test_a_source_is_all_of_itself_without_a_doubt(here):
     asked = api.Asked(**{**LM, "own": {"text": "oz"}})
 
-    data = api.evaluate(here, ["./oz", "./play"], asked).data
+    data = api.evaluate(here, ["./oz", "./play"], asked, api.Sweep(points=3)).data
 
-    score, mean = data["scores"][0], data["means"][0]
-    assert [mean[side] for side in ("value", "low", "high")] == [1, 1, 1]
-    assert [score[side] for side in ("normalised", "normalised_low", "normalised_high")] == [1, 1, 1]
+    scores = {row["candidate"]: row for row in data["scores"]}
+    means = {row["candidate"]: row for row in data["means"]}
+    for name in ("oz", "t=0"):
+        assert [means[name][side] for side in ("value", "low", "high")] == [1, 1, 1]
+        assert [scores[name][side] for side in ("normalised", "normalised_low", "normalised_high")] == [1, 1, 1]
+    assert means["t=0.5"]["low"] < means["t=0.5"]["high"]
 
 
 def test_a_source_called_base_is_not_the_base(here, stock):
@@ -214,6 +217,32 @@ def test_without_the_source_itself_it_is_told_that_there_are_no_shares(here):
 
     assert data["means"] == []
     assert data["notes"] == ["text: no shares are told, since oz itself is no candidate"]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "merging", "said"),
+    [
+        ({"points": 3, "scales": [2.0]}, {}, "scale says how to merge"),
+        ({"points": 3, "ranks": ["2"]}, {}, "rank says how to merge"),
+        ({}, {"weighting": "sum"}, "weights says how to merge"),
+        ({}, {"data": {"oz": "oz.safetensors"}}, "data says how to merge"),
+        ({"methods": ["ties"]}, {"data": {"oz": "oz.safetensors"}}, "None of the methods takes statistics"),
+    ],
+)
+def test_what_would_say_nothing_is_refused(here, sweep, merging, said):
+    with pytest.raises(BadOption, match=said):
+        lm(here, ["oz", "play"], api.Sweep(**sweep), merging=merging)
+
+
+def test_methods_that_need_statistics_are_given_them(here):
+    for name in ("oz", "third"):
+        api.stats(here, f"./{name}", base="llama", text=Path("text.txt"), out=Path(f"{name}.safetensors"))
+    data = {name: f"{name}.safetensors" for name in ("oz", "third")}
+
+    found = lm(here, ["oz", "third"], api.Sweep(methods=["linear", "regmean"]), merging={"data": data})
+
+    assert set(found) == {"oz", "third", "linear", "regmean"}
+    assert found["regmean"] != found["linear"]
 
 
 def test_weights_that_cancel_leave_the_base(here):
@@ -244,6 +273,12 @@ def test_each_candidate_is_compared_to_the_best_of_what_was_merged_on_the_same_i
 def test_heads_of_other_numbers_of_classes_are_an_error(here):
     with pytest.raises(IncompatibleError, match=r"heads of 3 and 2 outputs|3 classes, and the head 2"):
         classified(here, ["dogs-lora", "cats-lora"])
+
+
+@pytest.mark.parametrize(("ref", "task"), [("cats-lora", "dogs"), ("dogs-lora", "cats")])
+def test_a_head_of_another_task_is_not_scored_on_this(here, ref, task):
+    with pytest.raises(IncompatibleError, match="classes, and the head"):
+        classified(here, [ref], tasks=[task])
 
 
 def test_a_candidate_without_a_head_is_an_error(here):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -98,6 +100,16 @@ def test_a_single_merge_leads_nobody(run, here):
     assert "★" not in found.out + found.err
 
 
+def test_what_is_printed_as_the_next_step_can_be_typed(run, here):
+    (here / "päth with spaces").mkdir()
+
+    found = run(*shlex.split(EVAL), "-o", "päth with spaces/scores.json")
+
+    step = next(line for line in found.err.splitlines() if "next: " in line).partition("next: loramerge ")[2]
+    assert run(*shlex.split(step)).code == 0
+    assert (here / "report.html").is_file()
+
+
 def test_a_file_of_scores_is_written_and_can_be_reported(run, here):
     assert run(*shlex.split(EVAL), "-o", "scores.json").code == 0
     written = json.loads((here / "scores.json").read_text())
@@ -163,6 +175,9 @@ def test_weights_are_searched_for_each_source_and_family(run, here):
         (["--sampler", "tbe"], 2, "tpe"),
         (["--objective", "lorahub", "--budget", "0"], 2, "budget"),
         (["--space", "method=tise"], 2, "ties"),
+        (["--budget", "nan"], 2, "--budget 20"),
+        (["--rows-taken", "even"], 2, "--rows-taken"),
+        (["--sampler", "grid", *(f"--space=weight.math-lora@{at}=0..1" for at in range(9))], 2, "--sampler random"),
     ],
 )
 def test_what_cannot_be_searched_is_said_in_a_line(run, here, flags, code, said):
@@ -179,3 +194,33 @@ def test_lorahubs_objective_takes_losses(run, here):
 
     assert found.code == 0, found.err
     assert json.loads((here / "best.json").read_text())["validation"]["value"] < 0
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from loramerge.cli.main import main
+from loramerge.evaluation.passes import Passes
+
+whole = Passes.over
+
+def over(self, *what):
+    for one in whole(self, *what):
+        yield one
+        if list(Path().glob("*.journal")):
+            raise KeyboardInterrupt
+
+Passes.over = over
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("asked", [f"{EVAL} -o scores.json", TUNE], ids=["eval", "tune"])
+def test_who_interrupts_is_told_that_the_same_call_goes_on(here, asked):
+    line = [sys.executable, "-c", INTERRUPTED, *shlex.split(asked)]
+
+    found = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+    assert found.returncode == 130
+    assert "the same call goes on from there" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -151,6 +152,16 @@ def written(path: str, content: str | bytes) -> Arrange:
     return lambda here: (here.work / path).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+def without_special_tokens(here: Place) -> None:
+    """The base's tokenizer makes nothing of an empty text."""
+    folder = here.work / "base"
+    copied = folder.resolve()
+    folder.unlink()
+    shutil.copytree(copied, folder)
+    found = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(found | {"post_processor": None}))
+
+
 def times(factor: float) -> Arrange:
     """./a's B is multiplied."""
     change = lambda found: {k: t * (factor if "lora_B" in k else 1) for k, t in found.items()}  # noqa: E731
@@ -185,6 +196,7 @@ def read_only(here: Place) -> None:
 LM = "eval ./a ./b --base base --task perplexity:text.txt -T block=16"
 CLS = "eval ./a --base base --task sst2"
 CAT = written("rows.jsonl", '{"prompt": "a", "choices": ["cat"], "label": 0}')
+TUNE = "tune ./a ./b --base base --task perplexity:text.txt -T block=16 --objective score --sampler grid -o best"
 CHOICE, GENERATION = (f"eval ./a --base base --task {kind}:rows.jsonl" for kind in ("choice", "generation"))
 RowHere = partial(Row, run=here_and_now)
 
@@ -508,7 +520,7 @@ ROWS = [
         bert,
         f"{CLS.replace('./a', './a ./b')}",
         4,
-        "heads of 2 and 5 outputs",
+        "The task has 2 classes, and the head 5",
         "",
         "--heads own",
     ),
@@ -516,7 +528,10 @@ ROWS = [
     RowHere("unknown --own", bert, f"{CLS} --heads own --own sst2=aa", 2, "No source is called 'aa'", "", "a"),
     RowHere("--own of no task", bert, f"{CLS} --heads own --own sst=a", 2, "no task 'sst'", "", "sst2"),
     # Options
-    RowHere("unknown -T", llama, f"{LM} -T blok=16", 2, "No kind of task has an option 'blok'", "", "block"),
+    RowHere(
+        "unknown -T", llama, f"{LM} -T blok=16", 2, "None of the tasks has an option 'blok'", "perplexity", "block"
+    ),
+    RowHere("-T of another kind", llama, f"{LM} -T tokens=8", 2, "has an option 'tokens'", "perplexity", "block"),
     RowHere(
         "-T that is no number",
         llama,
@@ -622,6 +637,81 @@ ROWS = [
         "",
         "--dtype BF16",
         run=with_little_memory(60 * 2**20),
+    ),
+    # Searches
+    RowHere(
+        "a search's recipe exists",
+        in_turn(llama, written("best.yaml", "mine")),
+        TUNE,
+        2,
+        "is there already",
+        "best.yaml",
+        "--force",
+    ),
+    RowHere(
+        "a search's scale that is no number",
+        llama,
+        f"{TUNE} --space scale=foo,1",
+        2,
+        "scale=foo is no number",
+        "",
+        "0.5",
+    ),
+    RowHere(
+        "an option that linear has not",
+        llama,
+        f"{TUNE} --space density=0.1..0.9 --space scale=0.3..2",
+        2,
+        "None of the methods has 'density'",
+        "linear",
+        "--space method=",
+    ),
+    RowHere("a search without end", llama, f"{TUNE} --budget inf", 2, "budget is inf", "", "--budget 20"),
+    RowHere(
+        "a search's journal that is none",
+        in_turn(llama, written("best.journal", "mine" * 300)),
+        f"{TUNE} --force",
+        3,
+        "This is no journal",
+        "best.journal",
+        "another file",
+    ),
+    # What a task's folder says, and what its rows are
+    RowHere(
+        "a metric that there is not, in INFO.json",
+        in_turn(bert, task({"metric": "roc"}, [{"text": "the cat", "label": 1}])),
+        CLS,
+        2,
+        "no metric 'roc' of classes",
+        "sst2/INFO.json",
+        "-T metric=accuracy",
+    ),
+    RowHere(
+        "F1 of three classes, in INFO.json",
+        in_turn(bert, task({"metric": "f1", "labels": ["a", "b", "c"]}, [{"text": "the cat", "label": 1}])),
+        CLS,
+        2,
+        "F1 is of two classes, and sst2 has 3",
+        "sst2/INFO.json",
+        "macro_f1",
+    ),
+    RowHere(
+        "a pair among single texts",
+        rows({"text": "a dog", "other": "a cat", "label": 0}),
+        CLS,
+        3,
+        "This row has a second text",
+        "sst2/test.jsonl:2",
+        "in all rows, or in none",
+    ),
+    RowHere(
+        "a text without a token",
+        in_turn(rows({"text": "", "label": 0}), without_special_tokens),
+        CLS,
+        3,
+        "A text has no token",
+        "sst2/test.jsonl:2",
+        "not empty",
     ),
 ]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from loramerge.evaluation.metrics import mean, scored
 from loramerge.search.journal import Journal
-from loramerge.search.loop import Found, Plan, run
+from loramerge.search.loop import Found, Plan, Seen, run
 from loramerge.search.objective import Measure, Objective
 from loramerge.search.samplers._sampler import SAMPLERS
 from loramerge.search.space import read
@@ -45,7 +45,7 @@ class Evaluator:
                 os._exit(9)
             self.left -= 1
         self.rows += len(points) * len(rows)
-        return {task: scored([self._row(point, task, rows) for point in points]) for task in TASKS}
+        return Seen({task: scored([self._row(point, task, rows) for point in points]) for task in TASKS})
 
     def _row(self, point, task, rows):
         # The same row is as hard for every point.

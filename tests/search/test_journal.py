@@ -1,7 +1,9 @@
+import resource
+
 import numpy as np
 import pytest
 
-from loramerge.errors import BadConfig, BadOption
+from loramerge.errors import BadConfig, BadOption, LoramergeError
 from loramerge.search.journal import Journal, Noted, trials
 
 IDENTITY = {"space": "scale=0..1", "seed": "0", "sources": "3f1a"}
@@ -46,9 +48,50 @@ def test_another_searchs_journal_is_refused_by_what_differs(tmp_path):
     Journal(tmp_path / "j", IDENTITY).close()
 
 
-def test_a_journal_is_not_shared(tmp_path):
+def test_another_searchs_journal_is_emptied_where_that_is_asked_for_and_ones_own_is_not(tmp_path):
+    with Journal(tmp_path / "j", IDENTITY) as journal:
+        journal.add([ONE], range(4), observed(1, 4), {0: "no rank"})
+
+    with Journal(tmp_path / "j", IDENTITY, anew=True) as same:
+        kept = same.missing([ONE], range(4)), same.why(ONE)
+    with Journal(tmp_path / "j", IDENTITY | {"seed": "1"}, anew=True) as other:
+        found = other.missing([ONE], range(4)), other.why(ONE)
+
+    assert kept == ([], "no rank")
+    assert found == ([ONE], "")
+    Journal(tmp_path / "j", IDENTITY | {"seed": "1"}).close()
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_journal_is_not_shared(tmp_path, anew):
     with Journal(tmp_path / "j", IDENTITY), pytest.raises(BadOption, match="locked"):
-        Journal(tmp_path / "j", IDENTITY)
+        Journal(tmp_path / "j", IDENTITY | {"seed": "1"}, anew=anew)
+
+
+def test_the_first_reason_of_a_point_is_kept_by_its_place(tmp_path):
+    with Journal(tmp_path / "j", IDENTITY) as journal:
+        journal.add([ONE, OTHER], range(4), observed(2, 4), {1: "no rank"})
+        journal.add([OTHER], range(4, 8), observed(1, 4), {0: "no number"})
+
+    with Journal(tmp_path / "j", IDENTITY) as again:
+        assert [again.why(ONE), again.why(OTHER)] == ["", "no rank"]
+
+
+def test_a_full_disk_is_said_and_what_was_kept_stays(tmp_path):
+    with Journal(tmp_path / "j", IDENTITY) as journal:
+        journal.add([ONE], range(4), observed(1, 4))
+        most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "j").stat().st_size + 10_000, hard))
+        try:
+            with pytest.raises(LoramergeError, match="cannot be used") as caught:
+                journal.add([OTHER], range(4), observed(1, 10_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        left = journal.missing([ONE, OTHER], range(4))
+
+    assert caught.value.where == str(tmp_path / "j")
+    assert "disk" in caught.value.hint
+    assert left == [OTHER]
 
 
 def test_what_is_no_journal_is_refused(tmp_path):

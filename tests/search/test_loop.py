@@ -10,7 +10,7 @@ from bernoulli import OBJECTIVE, PLAN, SPACE, Evaluator, chance, searched
 
 from loramerge.errors import BadOption
 from loramerge.search.journal import Journal, trials
-from loramerge.search.loop import Plan, run
+from loramerge.search.loop import Plan, Seen, run
 from loramerge.search.samplers._sampler import SAMPLERS
 from loramerge.search.space import read
 
@@ -127,7 +127,7 @@ def test_candidates_whose_scores_are_no_numbers_do_not_stop_the_search():
             found = super().__call__(points, rows)
             for i, point in enumerate(points):
                 if point["scale"] > 0.5:
-                    found["one"][i] = np.nan
+                    found.observed["one"][i] = np.nan
             return found
 
     with Journal(None, {}) as journal:
@@ -135,6 +135,29 @@ def test_candidates_whose_scores_are_no_numbers_do_not_stop_the_search():
 
     assert found.winner.point["scale"] <= 0.5
     assert any(math.isnan(trial.last.value) for trial in found.trials)
+
+
+def test_the_reason_why_a_point_has_no_score_is_told_after_a_resume_too(tmp_path):
+    class Refuses(Evaluator):
+        def __call__(self, points, rows):
+            found = super().__call__(points, rows)
+            bad = [at for at, point in enumerate(points) if point["scale"] > 0.5]
+            for task in found.observed.values():
+                task[bad] = np.nan
+            return Seen(found.observed, {at: f"{points[at]['scale']!r} is too much" for at in bad})
+
+    first, again = (searched(tmp_path / "j", "random", evaluate) for evaluate in (Refuses(), Evaluator()))
+
+    told = {trial.point["scale"]: trial.why for trial in first.trials}
+    assert told == {scale: f"{scale!r} is too much" if scale > 0.5 else "" for scale in told}
+    assert str(again) == str(first)  # a NaN is not equal to itself
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_races_over_few_rows_keep_to_the_budget(rows):
+    found = searched(None, "random", Evaluator(), replace(PLAN, rows=rows, budget=10))
+
+    assert 8 < found.spent < 11
 
 
 def test_progress_is_told_after_every_batch():
@@ -146,7 +169,11 @@ def test_progress_is_told_after_every_batch():
     assert all(found.winner for found in seen)
 
 
-@pytest.mark.parametrize("wrong", [{"rows": 0}, {"budget": 0.5}, {"batch": 0}, {"budget": math.nan}])
+@pytest.mark.parametrize(
+    "wrong", [{"rows": 0}, {"budget": 0.5}, {"batch": 0}, {"budget": math.nan}, {"budget": math.inf}]
+)
 def test_plans_that_cannot_be_are_refused(wrong):
-    with pytest.raises(BadOption):
+    with pytest.raises(BadOption, match=f"{next(iter(wrong))} is .* no number from 1 up") as caught:
         Plan(**{"rows": 10, "budget": 5} | wrong)
+
+    assert caught.value.hint.startswith("--")

@@ -78,8 +78,17 @@ def test_the_grid_is_every_combination_once():
     assert {p["density"] for p in points if p["method"] == "ties"} == {0.2, 0.5, 0.8}
 
 
+def test_a_grid_too_large_to_list_is_refused_before_it_is_listed():
+    space = read([f"weight.{number}=0..1" for number in range(2000)], OPTIONS)
+
+    with pytest.raises(BadOption, match="more than 100,000 points") as caught:
+        space.grid()
+
+    assert "--sampler random" in caught.value.hint
+
+
 def test_the_setting_of_a_lone_method_needs_no_method_in_the_point():
-    space = read({"k": "4|8"}, {"lego": {"k"}})
+    space = read({"k": "4|8"}, OPTIONS, "lego")
 
     assert space.grid() == [{"k": 4}, {"k": 8}]
 
@@ -98,7 +107,13 @@ def test_a_point_lies_in_the_cube_where_it_is_found_again():
     [
         (["method=tie"], "ties"),
         (["method=ties", "densty=0.1..0.9"], "density"),
-        (["method=ties", "k=4|8"], ""),
+        (["method=ties", "k=4|8"], "--space method=lego"),
+        (["density=0.1..0.9", "scale=0.3..2"], "--space method=ties,dare"),
+        (["lego.k=4|8"], "--space method=lego"),
+        (["scale=foo,1"], "scale=0.5,1 or scale=0.3..2"),
+        (["scale=1,nan"], "scale=0.5,1 or scale=0.3..2"),
+        (["weight.math=inf"], "weight.math=0.5,1 or weight.math=0.3..2"),
+        (["scale=1,1" + "0" * 400], "scale=0.5,1 or scale=0.3..2"),
         (["method=ties,lego", "ties.k=4|8"], "k"),
         (["method=lego", "k=4", "lego.k=8"], ""),
         (["method=0..1"], "method=ties,tsv,linear"),

@@ -18,6 +18,7 @@ from loramerge.cli._evaluating import evaluate
 )
 @opt.sources
 @opt.evaluating
+@opt.rows_taken
 @click.option("--method", "methods", multiple=True, metavar="M[,M…]", help="Merges of REFs by these methods too.")
 @click.option(
     "-O", "--option", "pairs", multiple=True, metavar="KEY=V[|V…]", help="An option of the methods, its values in turn."
@@ -26,6 +27,7 @@ from loramerge.cli._evaluating import evaluate
 @click.option("--rank", "ranks", metavar="RULE[,RULE…]", help="Ranks of the merges.  [default: max]")
 @click.option("--scale", "scales", metavar="S[,S…]", help="What each merge is multiplied by, in turn.")
 @click.option("--weights", "weighting", type=click.Choice(["mean", "sqrt", "sum"]), help="1/n, 1/√n or 1 each.")
+@opt.data
 @click.option("--points", type=int, metavar="N", help="N points of the straight way between two REFs.")
 @click.option("--coefficients", type=click.Path(path_type=Path), metavar="FILE", help="Rows of weights of REFs (JSON).")
 @click.option("--with-base", is_flag=True, help="Score the base itself too.")

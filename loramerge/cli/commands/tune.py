@@ -22,7 +22,8 @@ from loramerge.cli._evaluating import tune
     "--space",
     multiple=True,
     metavar="NAME=DOMAIN",
-    help="method=ties,tsv; scale=0.3..2; density=log:0.05..1; k=4|8; weight.NAME=0..1.5; weight.*@families=0..1.",
+    help="method=ties,tsv (else linear); scale=0.3..2; density=log:0.05..1; k=4|8; weight.NAME=0..1.5; "
+    "weight.*@families=0..1.  [default: scale=log:0.3..3]",
 )
 @click.option("--sampler", default="tpe", show_default=True, metavar="NAME", help="tpe, cma, random or grid.")
 @click.option(
@@ -38,6 +39,7 @@ from loramerge.cli._evaluating import tune
 )
 @opt.rank
 @click.option("--weights", "weighting", type=click.Choice(["mean", "sqrt", "sum"]), help="1/n, 1/√n or 1 each.")
+@opt.data
 @opt.mismatch
 @opt.allow_pickle
 @opt.seed
