@@ -165,3 +165,8 @@ class IntegrityError(LoramergeError):
 
 class LockMismatch(IntegrityError):
     """The lock pins something else."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says first, to be said as part of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")[:300]

@@ -22,6 +22,7 @@ from loramerge.errors import (
     NotFound,
     ShapeMismatch,
     UnsupportedAdapter,
+    first_line,
 )
 from loramerge.models.layers import kind_of, shape_of
 from loramerge.registry import near
@@ -188,7 +189,7 @@ def _tokenizer(folder: Path, transformers: Any) -> Any:
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # whatever its parsers meet in a stranger's files
         raise FormatError(
-            f"The base has no tokenizer that can be loaded: {_first_line(error)}.",
+            f"The base has no tokenizer that can be loaded: {first_line(error)}.",
             where=str(folder),
             hint="put the tokenizer.json of the base beside its config.json",
         ) from None
@@ -217,7 +218,7 @@ def _called(folder: Path, load: Any, **options: Any) -> Any:
         raise
     except Exception as error:  # whatever its parsers meet in a stranger's files
         raise FormatError(
-            f"transformers cannot load the base: {_first_line(error)}.",
+            f"transformers cannot load the base: {first_line(error)}.",
             where=str(folder),
             hint="a folder with config.json, model.safetensors and tokenizer.json",
         ) from None
@@ -268,15 +269,10 @@ def _adapted(module: Any, adapter: Adapter, folder: Path) -> Any:
         return peft.PeftModel.from_pretrained(module, str(folder))
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise IncompatibleError(
-            f"PEFT cannot put the adapter on the base: {_first_line(error)}.",
+            f"PEFT cannot put the adapter on the base: {first_line(error)}.",
             where=adapter.name,
             hint="--base names the model that it was trained on",
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".:")[:300]
 
 
 @contextmanager

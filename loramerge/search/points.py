@@ -72,7 +72,7 @@ def recipe_for(
 
     `merging` says what the point does not, the method among it.
     """
-    method = str(point.get("method", merging["method"]))
+    method = str(point["method"] if "method" in point else merging["method"])
     weights = {name.removeprefix(WEIGHT): value for name, value in point.items() if name.startswith(WEIGHT)}
     fields = MERGE[method].options.__dataclass_fields__  # type: ignore[attr-defined]
     options = {name: value for name, value in point.items() if name in fields}

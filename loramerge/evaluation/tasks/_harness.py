@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from loramerge.errors import BadOption, FormatError, IncompatibleError, MissingExtra, NotFound, UnknownName
+from loramerge.errors import BadOption, FormatError, IncompatibleError, MissingExtra, NotFound, UnknownName, first_line
 from loramerge.evaluation._files import Data
 from loramerge.registry import near
 
@@ -99,19 +99,15 @@ def _loaded(manager: Any, name: str, path: Path) -> Any:
         [task] = manager.load([name])["tasks"].values()
     except OSError as error:  # of which all that is said of data that cannot be had are
         raise NotFound(
-            f"The data of {name} is not on this machine: {_first_line(error)}.",
+            f"The data of {name} is not on this machine: {first_line(error)}.",
             where=str(path),
             hint="a task of your own that includes this one, with dataset_path: json and data_files",
         ) from None
     except Exception as error:  # whatever a task's YAML and Python meet
-        raise FormatError(f"The harness cannot load {name}: {_first_line(error)}.", where=str(path)) from None
+        raise FormatError(f"The harness cannot load {name}: {first_line(error)}.", where=str(path)) from None
     if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
         raise IncompatibleError(f"{name} runs code of the model's, or needs more than text.", where=str(path))
     return task
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")[:300]
 
 
 @contextmanager
