@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from guesses import classes
 from scipy import stats
 from sklearn import metrics as theirs
 
@@ -17,14 +18,6 @@ from loramerge.evaluation.metrics import (
     scored,
     spearman,
 )
-
-
-def classes(labels, items=120, candidates=4, seed=0):
-    """Predictions that are right about half of the time."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(labels, size=items)
-    guess = random.integers(labels, size=(candidates, items))
-    return np.where(random.random(guess.shape) < 0.5, truth, guess), truth
 
 
 @pytest.mark.parametrize("labels", [2, 3, 77])

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from guesses import classes
 from scipy import stats
 
 from loramerge.evaluation.metrics import (
@@ -17,14 +18,6 @@ from loramerge.evaluation.metrics import (
     spearman,
 )
 from loramerge.evaluation.resampling import average, behind, bootstrap, interval, ratio
-
-
-def classes(labels, items=120, candidates=4, seed=0):
-    """Predictions that are right about half of the time."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(labels, size=items)
-    guess = random.integers(labels, size=(candidates, items))
-    return np.where(random.random(guess.shape) < 0.5, truth, guess), truth
 
 
 @pytest.mark.parametrize("metric", [accuracy(), macro_f1(3), mcc(3)], ids=lambda m: m.name)

@@ -20,38 +20,38 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(*claims.SMALL, ids=claims.NAMES)
 def test_any_segments_give_what_float64_gives(dtype, ranks, segments, sides):
-    claims.agrees("cuda", dtype, ranks, segments, sides)
+    assert claims.agrees("cuda", dtype, ranks, segments, sides)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize(*claims.SMALL, ids=claims.NAMES)
 def test_base_and_updates_in_one_kernel_give_what_float64_gives(dtype, ranks, segments, sides, bias):
-    claims.fuses("cuda", dtype, ranks, segments, sides, bias=bias)
+    assert claims.fuses("cuda", dtype, ranks, segments, sides, bias=bias)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_sides_of_real_models_give_what_float64_gives(dtype):
     case = [16, 64, 8, 0], Segments((0, 700, 900, 901, 2048), (1, 0, 2, 3), (1.0, 2.0, 0.5, 1.0)), (4096, 14336)
 
-    claims.agrees("cuda", dtype, *case)
-    claims.fuses("cuda", dtype, *case, bias=False)
+    assert claims.agrees("cuda", dtype, *case)
+    assert claims.fuses("cuda", dtype, *case, bias=False)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_modules_that_read_the_same_rows_share_a_launch(dtype):
-    claims.shares("cuda", dtype)
+    assert claims.shares("cuda", dtype)
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["two kernels", "one kernel"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("sides", [(100, 70), (2500, 24), (4096, 4096)], ids=str)
 def test_a_rows_bits_do_not_depend_on_the_other_rows_of_the_call(dtype, sides, fused):
-    claims.same_alone("cuda", dtype, sides, fused=fused)
+    assert claims.same_alone("cuda", dtype, sides, fused=fused)
 
 
 def test_rows_may_lie_apart_and_nothing_else_is_written():
-    claims.stays_inside("cuda")
+    assert claims.stays_inside("cuda")
 
 
 def test_rows_may_lie_further_apart_than_32_bits_count():
