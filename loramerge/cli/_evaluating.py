@@ -80,7 +80,7 @@ def show(out: Output, data: Mapping[str, Any]) -> None:
 def _told(row: Mapping[str, Any], marked: bool) -> str:
     """A score with its interval, and how it stands to the best."""
     gap = row["behind"]
-    even = gap is not None and gap["low"] <= 0
+    even = gap is not None and (gap["low"] or 0.0) <= 0  # what is no number is below all
     mark = " ★" if gap is None else " ≈" if even else ""
     return _interval(row) + (mark if marked and row["value"] is not None else "")
 

@@ -282,7 +282,7 @@ def tell(group: Group, table: Mapping[str, Any], limit: int) -> None:
         name = row["candidate"]
         told = [f"{scores[name, task]['value']:.3f}" for task in tasks]
         gap = row["behind"]
-        mark = "" if name not in merged else "★ " if gap is None else "≈ " if gap["low"] <= 0 else ""
+        mark = "" if name not in merged else "★ " if gap is None else "≈ " if (gap["low"] or 0.0) <= 0 else ""
         told.append(f"{mark}{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})")
         told += [f"{part[name]:.3f}" for part in parts.values()]
         print(f"| {name} | {' | '.join(told)} |", flush=True)

@@ -224,3 +224,10 @@ def test_who_interrupts_is_told_that_the_same_call_goes_on(here, asked):
     assert found.returncode == 130
     assert "the same call goes on from there" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_of_a_single_item_nobody_is_proven_worse(run, here):
+    found = run(*shlex.split(EVAL), "--limit", "1", "--method", "linear,negate")
+
+    assert found.code == 0, found.err
+    assert (found.out.count("★"), found.out.count("≈")) == (2, 2)
